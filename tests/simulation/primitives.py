@@ -33,6 +33,7 @@ class Lock:
         if simulation.closed:
             return True  # in a `finally` block, maybe of a generator that is collected
         simulation.step(f"acquire {self.name}")
+        simulation.come_late()
         if not self._count:
             self._count, self.owner = 1, simulation.current
             return True

@@ -30,6 +30,8 @@ class Process:
         self.killed = False
         #: How many threads the machine has for it; None: any number.
         self.thread_limit: int | None = None
+        #: How likely a thread gets the CPU late each time when it would take a lock, 0 to 1.
+        self.late = 0.0
         self._at_kill: list[Callable[[], None]] = []
         self._pauses = 0
         self._ahead = _signed(skew)

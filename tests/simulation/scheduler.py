@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 #: Steps without time passing after which the run is taken for endless.
 MAX_STEPS = 200_000
+#: Seconds that a thread gets no CPU at most, where threads get it late.
+_LATE = (0.02, 0.3, 3.0)
 #: Names shown of what runs without end.
 _SHOWN = 10
 
@@ -113,6 +115,7 @@ class Simulation:
         self.nanoseconds = 0
         self.processes: list[Process] = []
         self._order = Random(f"{seed}/order")
+        self._late = Random(f"{seed}/late")
         self.max_steps = max_steps
         self._detail = detail
         self._hub = greenlet.getcurrent()
@@ -249,6 +252,14 @@ class Simulation:
         ):
             self._ready(thread)
             self._hub.switch()
+
+    def come_late(self) -> None:
+        """Keep the current thread from the CPU for a moment, as likely as its process says."""
+        thread = self.current
+        if thread is None or self.closed or not thread.process.late:
+            return
+        if self._late.random() < thread.process.late:
+            self.wait([], self._late.choice(_LATE) * self._late.random(), "late")
 
     def wait(self, waiting: list[Thread], timeout: float | None, what: str) -> bool:
         """Have the current thread wait in that list until `wake`: True, or for timeout seconds:

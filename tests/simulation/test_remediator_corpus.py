@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.remediator import corpus, corpus_of_signals
+from tests.simulation.remediator import corpus, corpus_of_limits, corpus_of_signals
 from tests.simulation.remediator.corpus import Report, run
 
-REPORTS = (*corpus.REPORTS, *corpus_of_signals.REPORTS)
+REPORTS = (*corpus.REPORTS, *corpus_of_signals.REPORTS, *corpus_of_limits.REPORTS)
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=[one.where for one in REPORTS])

@@ -17,7 +17,7 @@ from tests.simulation.models.server import Setup
 from tests.simulation.models.truth import Did
 from tests.simulation.worker import corpus, run
 from tests.simulation.worker.faults import Fault, Kind
-from tests.simulation.worker.world import BUILT_IN, Model
+from tests.simulation.worker.world import BUILT_IN, PLUG_IN, Model
 
 
 def test_an_idle_worker_finds_that_its_active_model_is_back() -> None:
@@ -61,3 +61,22 @@ def test_a_small_quota_is_used_for_messages_alone() -> None:
     answered = [one for one in history.exchanges if one.did is Did.ANSWERED]
     assert [one.text for one in answered if one.text is None] == [None], "the warm-up at the start"
     assert len(answered) == 1 + 9
+
+
+def test_a_plug_in_that_never_returned_is_probed_again() -> None:
+    """It is silent when the worker starts, and what it keeps then must not keep later probes."""
+    made = corpus.world_of(
+        Model("a", Setup("a", "model-a", VLLM), "openai"),
+        [(40.0, "It works very well."), (1300.0, "It works very well.")],
+        Fault(10.0, Kind.CONDITION, "local", 60.0, Condition.SILENT),
+        Fault(20.0, Kind.KILL, "0"),
+    )
+    models = json.loads(made.env["MODELS"]) | {"local": {"provider": PLUG_IN, "name": "m"}}
+    env = {"MODELS": json.dumps(models), "MODEL_ACTIVE": "local", "MODEL_FALLBACK": "a"}
+    made = replace(
+        made, env={**made.env, **env}, chain=(Model("local", None, PLUG_IN), *made.chain)
+    )
+    history, problems, _ = run.run(made)
+    assert not problems
+    degraded = [json.loads(end.body)["degraded"] for end in history.ends]
+    assert degraded == [True, False], "\n".join(history.story())

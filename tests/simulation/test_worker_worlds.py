@@ -15,10 +15,12 @@ from selfheal_worker.health import Status
 from selfheal_worker.message import PoisonError
 from selfheal_worker.model.registry import config as model_config
 from selfheal_worker.task import task_file
+from tests.simulation.models.conditions import Condition
 from tests.simulation.models.truth import Did, Exchange
 from tests.simulation.models.words import Nature
 from tests.simulation.worker import invariants, world
-from tests.simulation.worker.faults import MOMENTARY, Kind
+from tests.simulation.worker.exam import Exam
+from tests.simulation.worker.faults import MOMENTARY, Fault, Kind
 from tests.simulation.worker.history import ANSWERED, DEAD, End, History, Life, Sample
 from tests.simulation.worker.messages import Message
 from tests.simulation.worker.world import World
@@ -43,6 +45,8 @@ def test_a_world_can_be(seed: int) -> None:
         assert fault.end <= made.calm
         assert (fault.seconds == 0) == (fault.kind in MOMENTARY) or fault.kind is Kind.PAUSE
     assert made.scaling[-1].workers > 0
+    assert made.exam is not None
+    assert made.exam.calm > max(fault.end for fault in made.exam.faults)
     assert len(made.story()) > len(made.messages)
 
 
@@ -81,12 +85,13 @@ def _world() -> World:
         made
         for made in map(world.make, range(1000))
         if made.chain[0].provider == "ollama" and len(made.chain) == 1
+        if made.chain[0].per_minute is None and made.chain[0].concurrency is None
     )
     server = plain.servers[0]
     good = world.good(0, 1.0, plain.chain)
     poison = Message(1, 1.0, "no JSON", b"{", frozenset({"malformed_json"}))
     filtered = replace(world.good(2, 1.0, plain.chain), natures={server.name: Nature.FILTERED})
-    made = replace(plain, messages=(good, poison, filtered), faults=(), shorten=False)
+    made = replace(plain, messages=(good, poison, filtered), faults=(), shorten=False, exam=None)
     return replace(made, max_attempts=3, concurrency=2, deadline=10.0)
 
 
@@ -200,6 +205,45 @@ def _stopped(history: History) -> None:
     history.lives[0].terminated, history.lives[0].ended = 10.0, 100.0
 
 
+def _examined(history: History, *faults: Fault) -> None:
+    """An exam that went well: message 3 came alone, message 4 is the crowd."""
+    fresh, crowd = (world.good(number, 1.0, history.world.chain) for number in (3, 4))
+    exam = Exam(faults, (), 10.0, (fresh,), (crowd,))
+    history.world = replace(history.world, exam=exam)
+    history.published |= {3: 1.0, 4: 1.0}
+    history.deliveries.update((3, 4))
+    history.takers[4].add("w")
+    history.examined = 0.0
+    history.ends += [_answered(3), _answered(4)]
+    counted = {'selfheal_worker_messages_total{outcome="answered"}': 3.0}
+    history.lives[0].metrics = {**history.lives[0].metrics, **counted}
+
+
+def test_an_exam_that_went_well_has_no_problem() -> None:
+    history = _history()
+    _examined(history)
+    assert invariants.problems(history) == []
+
+
+def _degraded_at_last(history: History) -> None:
+    _examined(history)
+    history.ends[-2] = _answered(3, degraded=True)
+
+
+def _takes_no_part(history: History) -> None:
+    _examined(history)
+    history.lives.append(Life("another", 0.0))
+
+
+def _probes_often(history: History) -> None:
+    server = history.world.servers[0].name
+    _examined(history, Fault(1.0, Kind.CONDITION, server, 300.0, Condition.ERRORS))
+    history.exchanges += [
+        Exchange(server, "w", number, 1.0 + number, did=Did.FAILED, ended=1.0 + number)
+        for number in range(250)
+    ]
+
+
 WRONG: dict[str, tuple[str, Callable[[History], object]]] = {
     "lost": ("nothing_is_lost", lambda h: h.ends.pop(0)),
     "not settled": ("it_settles", lambda h: setattr(h, "settled", None)),
@@ -246,6 +290,9 @@ WRONG: dict[str, tuple[str, Callable[[History], object]]] = {
         "breakers_close_again",
         lambda h: h.samples.append(Sample(3.0, "w", _status(not_ready=("x",)), 0, 3, able=True)),
     ),
+    "degraded at last": ("fresh_messages_are_answered_soon", _degraded_at_last),
+    "no part": ("every_worker_takes_part", _takes_no_part),
+    "many probes": ("probes_become_rarer", _probes_often),
     "metrics": (
         "metrics_agree_with_the_broker",
         lambda h: h.lives[0].metrics.update(  # type: ignore[attr-defined]

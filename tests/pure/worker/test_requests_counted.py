@@ -163,20 +163,23 @@ def test_who_finds_the_model_warmed_up_meanwhile_uses_no_turn_for_that(
     warmed = Member(provider(Server(clock)), limits=its_limits)
     warmed.wake(turn=its_limits.turn(clock() + 60))
 
-    class Second(Member):
-        """Another thread has warmed it up between the two looks."""
+    class Taken:
+        """A lock. Another thread has warmed the model up before `acquire` returns."""
 
-    class Waking:
         def acquire(self, timeout: float) -> bool:
             second.warm = True
             return True
 
         def release(self) -> None: ...
 
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
     built = provider(Server(clock))
     with monkeypatch.context() as patched:
-        patched.setattr(REAL, "lock", Waking)
-        second = Second(built, limits=its_limits)
+        patched.setattr(REAL, "lock", Taken)
+        second = Member(built, limits=its_limits)
     before = clock()
     assert second.wake(turn=its_limits.turn(clock() + 60)) is None
     assert clock() == before

@@ -134,6 +134,10 @@ class ModelServer:
         """The model has to be loaded again at the next call."""
         self._loaded = self.setup.load == 0
 
+    def load(self) -> None:
+        """Somebody has the model loaded, so that the next call need not wait for that."""
+        self._loaded = True
+
     @property
     def version(self) -> str:
         """What an answer's result has to name."""

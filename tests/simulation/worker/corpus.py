@@ -213,6 +213,36 @@ def _killed_in_the_middle() -> World:
     )
 
 
+def _lost_again_and_again() -> World:
+    """The connection is lost again and again within seconds, with work in flight."""
+    setup = Setup("a", "model-a", VLLM, seconds=(2.0, 2.0))
+    return world_of(
+        _model("openai", setup),
+        [*_texts(4, at=5.0), *_texts(8, at=60.0)],
+        *(Fault(at, Kind.DISCONNECT, "0") for at in (6.0, 7.0, 7.5, 8.5)),
+    )
+
+
+def _without_a_leader() -> World:
+    """The queue has no leader for a while, and the worker has to subscribe again meanwhile."""
+    return world_of(
+        _model("openai", Setup("a", "model-a", VLLM, seconds=(2.0, 2.0))),
+        [*_texts(4, at=5.0), *_texts(8, at=150.0)],
+        Fault(6.0, Kind.NO_LEADER, seconds=120.0),
+        Fault(10.0, Kind.DISCONNECT, "0"),
+        Fault(40.0, Kind.CHANNEL_CLOSED, "0"),
+    )
+
+
+def _cooled_down() -> World:
+    """A model asks for a pause, another one can answer, and more messages come."""
+    setup = Setup("a", "model-a", VLLM, per_minute=3, form="Retry-After", pause=15.0)
+    texts = [(1.0 + 5.0 * number, "It works very well.") for number in range(24)]
+    texts.append((400.0, "It works very well."))
+    made = world_of(_model("openai", setup), texts, MODEL_FALLBACK=world.BUILT_IN)
+    return replace(made, chain=(*made.chain, Model(world.BUILT_IN)))
+
+
 REPORTS: Sequence[Report] = (
     Report(
         "celery/celery#6760",
@@ -237,6 +267,14 @@ REPORTS: Sequence[Report] = (
             [*_texts(4, at=5.0), *_texts(8, at=60.0)],
             Fault(6.0, Kind.DISCONNECT, "0"),
         ),
+        lambda history: iter(
+            [one for one in _never_back(history) if "ended as" not in one]  # answered twice: fine
+        ),
+    ),
+    Report(
+        "celery/celery#8030",
+        "connections that are lost several times within seconds leave a worker that takes nothing",
+        _lost_again_and_again(),
         lambda history: iter(
             [one for one in _never_back(history) if "ended as" not in one]  # answered twice: fine
         ),
@@ -280,6 +318,18 @@ REPORTS: Sequence[Report] = (
             CONCURRENCY="1",
         ),
         _in_pause,
+    ),
+    Report(
+        "BerriAI/litellm#34836",
+        "a deployment is called before the pause is over that its server asked for",
+        _cooled_down(),
+        _in_pause,
+    ),
+    Report(
+        "rabbitmq/rabbitmq-server#14675",
+        "consumers cannot subscribe to a queue that has no leader, and do not come back with it",
+        _without_a_leader(),
+        _dropped,
     ),
     Report(
         "rabbitmq/rabbitmq-java-client#1221",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
 
@@ -34,6 +34,7 @@ class Kind(Enum):
     TERMINATE = "the worker gets SIGTERM"
     PAUSE = "the worker gets no CPU"
     CLOCK_JUMP = "the worker's clock jumps"
+    LATE_THREADS = "threads of the worker get the CPU late"
 
 
 #: Over as soon as they have happened.
@@ -44,14 +45,16 @@ MOMENTARY = frozenset(
     }
 )
 _OF_SERVERS = (Kind.CONDITION, Kind.CONDITION, Kind.CONDITION, Kind.SLOTS, Kind.SWAP, Kind.UNLOAD)
-_OF_BROKER = (
+OF_BROKER = (
     *(Kind.BROKER_RESTART, Kind.BROKER_ALARM, Kind.BROKER_SLOW, Kind.NACK, Kind.RESULTS_FULL),
     Kind.NO_LEADER,
 )
-_OF_WORKERS = (
+OF_WORKERS = (
     *(Kind.DISCONNECT, Kind.HALF_OPEN, Kind.CHANNEL_CLOSED, Kind.CONSUMER_CANCELLED, Kind.KILL),
     *(Kind.TERMINATE, Kind.PAUSE, Kind.CLOCK_JUMP),
 )
+#: What may be the matter with a model in the worker's own process: silent is that it never returns.
+PLUG_IN = (Condition.SILENT, Condition.NOT_LOADED, Condition.ERRORS)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Fault:
     def refuses_access(self) -> bool:
         """Whether a server refuses the key, or says that the quota is used up."""
         return self.condition in (Condition.REVOKED, Condition.NO_QUOTA)
+
+    def later(self, seconds: float) -> Fault:
+        """The same, so much later."""
+        return replace(self, at=self.at + seconds)
 
     def story(self) -> str:
         """For people."""
@@ -114,7 +121,7 @@ def _faults(
 ) -> Iterator[Fault]:
     conditions = [one for one in Condition if one is not Condition.UP]
     for _ in range(chance.randint(0, most)):
-        groups = [_OF_WORKERS, _OF_BROKER, *([_OF_SERVERS] * 2 if servers else [])]
+        groups = [OF_WORKERS, OF_BROKER, *([_OF_SERVERS] * 2 if servers else [])]
         kind = chance.choice(chance.choice(groups))
         at = round(chance.uniform(0.0, until * 0.8), 2)
         longest = until - at
@@ -124,7 +131,7 @@ def _faults(
         target, condition, amount = "", None, 0.0
         if kind in _OF_SERVERS:
             target = chance.choice(sorted(servers))
-        elif kind in _OF_WORKERS:
+        elif kind in OF_WORKERS:
             target = str(chance.randrange(max(1, workers)))
         if kind is Kind.CONDITION:
             condition = chance.choice(conditions)
@@ -137,3 +144,13 @@ def _faults(
         elif kind is Kind.PAUSE:
             seconds = min(longest, chance.choice((1.0, 20.0, 60.0)))
         yield Fault(at, kind, target, seconds, condition, amount)
+
+
+def late_threads(chance: Random, workers: int, until: float) -> tuple[Fault, ...]:
+    """In some worlds, threads that get the CPU late for a while; over by `until` (seconds)."""
+    made = []
+    for _ in range(chance.choice((0, 0, 0, 1, 2))):
+        at = round(chance.uniform(0.0, until * 0.7), 2)
+        seconds = round(chance.uniform(5.0, until * 0.25), 2)
+        made.append(Fault(at, Kind.LATE_THREADS, str(chance.randrange(workers)), seconds))
+    return tuple(made)

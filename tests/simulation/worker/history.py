@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from selfheal_worker.health import Status
 from tests.simulation.models.truth import Exchange
+from tests.simulation.worker.faults import Fault
 from tests.simulation.worker.messages import Message, number_of
 from tests.simulation.worker.world import World
 
@@ -88,10 +89,11 @@ class Sample:
 
 @dataclass
 class History:
-    """A whole run. deliveries, returned: of each message, how often the broker delivered it, and
-    took it back without an ack. remaining: messages in each queue that must be empty, at the end.
-    settled: when all was done, None if it never was. acked_early: messages of which nothing was
-    left when they were acked."""
+    """A whole run. deliveries, takers, returned: of each message, how often the broker delivered
+    it, to whom, and how often it took it back without an ack. remaining: messages in each queue
+    that must be empty, at the end. settled: when all was done, None if it never was. acked_early:
+    messages of which nothing was left when they were acked. examined: when the world's exam began,
+    None without one."""
 
     world: World
     published: dict[int, float] = field(default_factory=dict)
@@ -100,11 +102,20 @@ class History:
     lives: list[Life] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     deliveries: Counter[int] = field(default_factory=Counter)
+    takers: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     returned: Counter[int] = field(default_factory=Counter)
     remaining: dict[str, int] = field(default_factory=dict)
     settled: float | None = None
     over: float = 0.0
     acked_early: list[int] = field(default_factory=list)
+    examined: float | None = None
+
+    def faults(self) -> list[Fault]:
+        """All, with the times at which they happened."""
+        exam = self.world.exam
+        if exam is None or self.examined is None:
+            return [*self.world.faults]
+        return [*self.world.faults, *(one.later(self.examined) for one in exam.faults)]
 
     def of(self, number: int) -> list[End]:
         """How a message ended; more than one is a duplicate."""
@@ -118,13 +129,14 @@ class History:
 
     def messages(self) -> Iterator[Message]:
         """Those that were published."""
-        return (one for one in self.world.messages if one.number in self.published)
+        return (one for one in self.world.all_messages if one.number in self.published)
 
     def story(self) -> list[str]:
         """For people: the world, and what came of it, in the order of time."""
         lines = [*self.world.story(), "what happened:"]
         events = [(one.opened, one.story()) for one in self.exchanges]
         events += [(one.at, one.story()) for one in self.ends]
+        events += [(one.at, one.story()) for one in self.faults() if one not in self.world.faults]
         for life in self.lives:
             events.append((life.began, f"{life.began:9.2f} {life.name} starts"))
             for at, what in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.simulation.worker import (
     invariants_of_calls,
+    invariants_of_exams,
     invariants_of_messages,
     invariants_of_processes,
     invariants_of_results,
@@ -12,6 +13,7 @@ from tests.simulation.worker.checks import Problem, problems, sentences
 
 MODULES = (
     invariants_of_calls,
+    invariants_of_exams,
     invariants_of_messages,
     invariants_of_processes,
     invariants_of_results,

@@ -52,10 +52,12 @@ def pace_is_kept(history: History) -> Iterator[str]:
         if model.server is None or model.per_minute is None:
             continue
         least = 60.0 / model.per_minute
+        lives = {one.name: one for one in history.lives}
         for client, calls in _by_client(history, model.server.name):
             begun = [one.opened for one in calls if one.chat]
             for before, after in pairwise(begun):
-                if after - before < least - _SLACK:
+                late = lives[client].stopped_within(before - least, after + _SLACK)
+                if after - before < least - _SLACK and not late:
                     yield f"{client} asks {model.name} at {before:.2f} and at {after:.2f}"
 
 
@@ -70,13 +72,14 @@ def pauses_are_respected(history: History) -> Iterator[str]:
 
 
 def _calls_in_a_pause(client: str, calls: Sequence[Exchange], history: History) -> Iterator[str]:
-    jumps = any(one.kind is Kind.CLOCK_JUMP for one in history.world.faults)
+    jumps = any(one.kind is Kind.CLOCK_JUMP for one in history.faults())
     until = since = -math.inf
+    life = next(one for one in history.lives if one.name == client)
     for at, one, ended in _moments(calls):
         if ended:
             if one.pause is not None and not jumps:
                 since, until = at, max(until, at + one.pause)
-        elif since + 0.05 < at < until - 0.05 and one.chat:
+        elif since + 0.05 < at < until - 0.05 and one.chat and not life.stopped_within(since, at):
             yield f"{client} asks at {at:.2f} in a pause from {since:.2f} to {until:.2f}"
             until = -math.inf
 
@@ -93,16 +96,15 @@ def _moments(calls: Sequence[Exchange]) -> list[tuple[float, Exchange, bool]]:
     "schema, and repaired once. providers.md: shortened up to five times."
 )
 def calls_per_message_are_bounded(history: History) -> Iterator[str]:
-    """For each delivery a server is asked about a text at most twice, more often if shortened."""
+    """For each delivery a server is asked about a text at most twice, more often if shortened; once
+    more where it had no room for the second time."""
     most = 2 * 6 if history.world.shorten else 2
     for one in history.messages():
         for server in history.world.servers:
-            calls = [
-                call
-                for call in history.calls_about(one.number, server.name)
-                if call.did not in (Did.OVERLOADED, Did.PARAMETER)
-            ]
+            about = history.calls_about(one.number, server.name)
+            calls = [call for call in about if call.did not in (Did.OVERLOADED, Did.PARAMETER)]
             allowed = most * max(1, history.deliveries[one.number])
+            allowed += sum(call.did is Did.OVERLOADED for call in about)
             if len(calls) > allowed:
                 yield (
                     f"{server.name} was asked {len(calls)} times about message {one.number}, "

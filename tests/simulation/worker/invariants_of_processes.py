@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from selfheal_worker.model.load_time import LONGEST_LOAD
 from tests.simulation.models.conditions import Condition
 from tests.simulation.worker.checks import invariant
+from tests.simulation.worker.faults import Kind
 from tests.simulation.worker.history import ANSWERED, DEAD, History, Life, Sample
 from tests.simulation.worker.invariants_of_results import distinguishable
 
@@ -50,12 +51,23 @@ def healthz_is_about_the_process(history: History) -> Iterator[str]:
     """No worker that gets CPU is unhealthy."""
     lives = {one.name: one for one in history.lives}
     for one in history.samples:
-        if (found := one.status.unhealthy()) and not _had_no_cpu(lives[one.worker], one, history):
+        if _had_no_cpu(lives[one.worker], one, history) or _hangs(one, history):
+            continue
+        if found := one.status.unhealthy():
             yield f"{one.worker} is unhealthy at {one.at:.0f}: {found}"
 
 
 def _had_no_cpu(life: Life, one: Sample, history: History) -> bool:
     return life.stopped_within(one.at - history.world.deadline - 60.0, one.at)
+
+
+def _hangs(one: Sample, history: History) -> bool:
+    """Whether a model in its process may have kept a thread for ever."""
+    return any(
+        fault.target in history.world.plug_ins and fault.condition is Condition.SILENT
+        for fault in history.faults()
+        if fault.at <= one.at
+    )
 
 
 @invariant("design, guarantee 6: N messages in flight per process.")
@@ -88,10 +100,10 @@ def nobody_is_idle_for_ever(history: History) -> Iterator[str]:
 
 def _idle_limit(history: History) -> float:
     world = history.world
-    access = any(one.refuses_access for one in world.faults)
+    access = any(one.refuses_access for one in history.faults())
     loads = sum(one.load for one in world.servers)
     seconds = _ACCESS_PATIENCE if access else _PATIENCE
-    if any(one.condition in _HOLDS_A_PROBE for one in world.faults):
+    if any(one.condition in _HOLDS_A_PROBE for one in history.faults()):
         seconds += LONGEST_LOAD
     return seconds + loads + 10 * world.deadline + max(world.ladder)
 
@@ -108,12 +120,24 @@ def breakers_close_again(history: History) -> Iterator[str]:
     for name in sorted(alive & last.keys()):
         if history.settled is not None and (why := last[name].status.not_ready):
             yield f"{name} is not ready at the end: {why}"
-    if not distinguishable(history.world) or history.settled is None:
+    if not distinguishable(history.world) or history.settled is None or _loads(history):
         return
-    number = max(history.published)
+    number = max(one.number for one in history.world.messages)
     for end in history.of(number):
         if end.kind == ANSWERED and end.result().get("degraded"):
             yield f"message {number} came when nothing failed, and its answer is degraded"
+
+
+def _loads(history: History) -> bool:
+    """Whether the active model may have to be loaded for the last message, for longer than a call
+    may take."""
+    world = history.world
+    server = world.chain[0].server
+    share = world.deadline / len(world.chain)
+    if server is None or server.load < share:
+        return False
+    loads = (Kind.SWAP, Kind.UNLOAD)
+    return any(one.kind in loads and one.target == server.name for one in world.faults)
 
 
 @invariant("design: /metrics. alerts/metrics.md: selfheal_worker_messages_total by outcome.")

@@ -116,7 +116,7 @@ def _was_cut(one: Message, end: End, history: History) -> bool:
 )
 def results_name_the_version_that_answered(history: History) -> Iterator[str]:
     """The version in a result is that of the model which answered about its text."""
-    swapped = [one.at for one in history.world.faults if one.kind is Kind.SWAP]
+    swapped = [one.at for one in history.faults() if one.kind is Kind.SWAP]
     for end in history.ends:
         if end.kind != ANSWERED or end.number is None:
             continue

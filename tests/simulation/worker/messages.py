@@ -198,6 +198,13 @@ class Maker:
         return self._poison(number, at, "whose body is too large", body, "body_too_large")
 
 
+def good(number: int, at: float, natures: Mapping[str, Nature]) -> Message:
+    """A plain good message."""
+    text = f"[no. {number}] It works very well."
+    body = json.dumps({"id": f"id-{number}", "text": text}).encode()
+    return Message(number, at, "good", body, text=text, natures=natures, id=f"id-{number}")
+
+
 def long_text(number: int, at: float, tokens: int, natures: Mapping[str, Nature]) -> Message:
     """A message whose text has about so many tokens."""
     text = numbered(number, "word " * tokens)

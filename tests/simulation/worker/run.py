@@ -19,6 +19,7 @@ from selfheal_worker.metrics import Metrics
 from selfheal_worker.model import registry
 from selfheal_worker.model.analysis import Call
 from selfheal_worker.model.chain import Chain
+from selfheal_worker.model.member import Member
 from selfheal_worker.model.providers import ollama, openai
 from selfheal_worker.task import task_file
 from tests.simulation.broker.broker import Broker
@@ -31,15 +32,21 @@ from tests.simulation.process import EPOCH, Process
 from tests.simulation.scheduler import Simulation
 from tests.simulation.worker import invariants
 from tests.simulation.worker.checks import Problem
+from tests.simulation.worker.exam import Exam
 from tests.simulation.worker.faults import Fault, Kind
 from tests.simulation.worker.history import ANSWERED, DEAD, End, History, Life, Sample
 from tests.simulation.worker.messages import Message, number_of
+from tests.simulation.worker.plug_in import PlugIn, PlugInModel
 from tests.simulation.worker.process import WorkerProcess, logs_in_trace
-from tests.simulation.worker.world import World
+from tests.simulation.worker.world import BUILT_IN, World
 
 #: Seconds after the last message in which all must be settled, beside what the world adds.
 _SETTLE = 1800.0
 _SAMPLE = 5.0
+#: Samples in a row in which a worker is unhealthy, until its kubelet kills it.
+_UNHEALTHY = 3
+#: How likely a thread gets the CPU late at each lock, where threads do.
+_LATE = 0.03
 #: Steps of the threads after which a fault strikes a worker.
 _STEPS = 60
 #: Seconds that a pod needs to start.
@@ -68,6 +75,7 @@ class Pod:
         )
         self._run = run
         self._metrics: Metrics | None = None
+        self._unhealthy = 0
         process = self.made.process
         process.at_kill(self._gone)
         self.made.start()
@@ -87,6 +95,17 @@ class Pod:
         def network(bounds: Any, _: object) -> SimulatedBackend:
             return SimulatedBackend(self._run.network, process.name, bounds, process.event)
 
+        if self._run.plug_ins:
+            names = (settings.model_active, *settings.model_fallback)
+            return Chain(
+                [self._member(settings, name, network) for name in names],
+                TASK,
+                clamp=settings.model_clamp,
+                shorten=settings.model_text_too_long == "shorten",
+                observe=observe,
+                loaded=metrics.model.loaded,
+                runtime=process,
+            )
         return registry.chain(
             settings,
             TASK,
@@ -96,12 +115,22 @@ class Pod:
             runtime=process,
         )
 
+    def _member(self, settings: Settings, name: str, network: Any) -> Member:
+        process = self.made.process
+        if (plug_in := self._run.plug_ins.get(name)) is not None:
+            return Member(PlugInModel(plug_in, process), key=name, runtime=process)
+        return registry.member(settings, TASK, name, network=network, runtime=process)
+
     def _look(self) -> None:
         """As a kubelet probes it, from another thread."""
         while True:
             self.made.process.sleep(_SAMPLE)
             if (status := self.made.status()) is not None:
                 self._run.look(self, status)
+                self._unhealthy = self._unhealthy + 1 if status.unhealthy() else 0
+                if self._unhealthy == _UNHEALTHY:
+                    # Not from here: this thread ends with its process.
+                    self._run.simulation.after(0.0, partial(self._run.restart, self))
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -120,6 +149,13 @@ class Pod:
         now = self._run.simulation.now
         self.life.stopped.append((now, now + seconds))
         self.made.pause(seconds)
+
+    def late(self, seconds: float) -> None:
+        """For so long its threads get the CPU late."""
+        now, process = self._run.simulation.now, self.made.process
+        self.life.stopped.append((now, now + seconds))
+        process.late = _LATE
+        self._run.simulation.after(seconds, partial(setattr, process, "late", 0.0))
 
     def take_metrics(self) -> None:
         """Its last scrape."""
@@ -159,6 +195,9 @@ class Run:
         ]
         for server in self.servers:
             self.network.add(server)
+        self.plug_ins = {
+            name: PlugIn(name, simulation, TASK, world.seed) for name in world.plug_ins
+        }
         self.broker = Broker(simulation, consumer_timeout=world.consumer_timeout)
         self.broker.observe(self._observe)
         for queue in topology.queues(self.settings):
@@ -168,23 +207,44 @@ class Run:
         self.pods: list[Pod] = []
         self._places: dict[int, Pod] = {}
         self._wanted = 0
+        self._expected = 0
 
     def run(self) -> History:
-        """Run until all is settled, or until it should be."""
+        """Run until all is settled, or until it should be; then hold the exam."""
         world, simulation = self.world, self.simulation
-        for message in world.messages:
-            simulation.at(message.at, partial(self._publish, message))
         for scale in world.scaling:
             simulation.at(scale.at, partial(self._scale, scale.workers))
-        for fault in world.faults:
-            simulation.at(fault.at, partial(self._begin, fault))
-        last = max([world.calm, *(one.at for one in world.messages)])
-        simulation.at(last, self._check_settled)
-        limit = last + _SETTLE + 20 * sum(setup.load for setup in world.servers)
         with simulation, logs_in_trace(simulation):
-            simulation.run(limit)
+            self._settle(world.messages, world.faults, world.calm)
+            if world.exam is not None:
+                self._examine(world.exam)
             self._end()
         return self.history
+
+    def _examine(self, exam: Exam) -> None:
+        history = self.history
+        if history.settled is not None:
+            history.examined = self.simulation.now
+            self._settle(exam.trouble, exam.faults, exam.calm)
+        if history.settled is not None:
+            # A load may take longer than a call: it is no message's time.
+            for server in self.servers:
+                server.load()
+            self._settle(exam.fresh + exam.crowd, (), 0.0)
+
+    def _settle(self, messages: Sequence[Message], faults: Sequence[Fault], calm: float) -> None:
+        """Publish these, have that go wrong, and wait until all is settled, or should be."""
+        simulation, begin = self.simulation, self.simulation.now
+        self.history.settled = None
+        self._expected += len(messages)
+        for message in messages:
+            simulation.at(begin + message.at, partial(self._publish, message))
+        for fault in faults:
+            simulation.at(begin + fault.at, partial(self._begin, fault.later(begin)))
+        last = max([calm, *(one.at for one in messages)])
+        simulation.at(begin + last, self._check_settled)
+        load = sum(setup.load for setup in self.world.servers)
+        simulation.run(begin + last + _SETTLE + 20 * load)
 
     def _end(self) -> None:
         history = self.history
@@ -194,7 +254,7 @@ class Run:
             pod.take_metrics()
         history.lives = [pod.life for pod in self.pods]
         history.exchanges = sorted(
-            (one for server in self.servers for one in server.exchanges),
+            (one for model in self._models() for one in model.exchanges),
             key=lambda one: (one.opened, one.server, one.number),
         )
 
@@ -202,6 +262,16 @@ class Run:
         ends = (self.settings.results_queue, self.settings.dlq_name)
         names = (queue.name for queue in topology.queues(self.settings))
         return {name: len(self.broker.messages(name)) for name in names if name not in ends}
+
+    def _models(self) -> list[ModelServer | PlugIn]:
+        return [*self.servers, *self.plug_ins.values()]
+
+    def restart(self, pod: Pod) -> None:
+        """Its kubelet does, in the same place."""
+        pod.kill()
+        for place, known in self._places.items():
+            if known is pod:
+                self._restart(place)
 
     def look(self, pod: Pod, status: Status) -> None:
         """A sample of a worker, from its own thread."""
@@ -212,8 +282,8 @@ class Run:
 
     def _able(self, pod: Pod) -> bool:
         """Whether nothing keeps it from answering."""
-        models = len(self.servers) < len(self.world.chain) or any(
-            server.condition is Condition.UP for server in self.servers
+        models = any(one.name == BUILT_IN for one in self.world.chain) or any(
+            one.condition is Condition.UP for one in self._models()
         )
         broker = self.simulation.now > self._broker_well
         return broker and models and pod.life.terminated is None
@@ -231,6 +301,7 @@ class Run:
                 self._note_end(queue, message, client, now)
             case "delivered":
                 history.deliveries[number] += 1
+                history.takers[number].add(client)
             case "requeued":
                 history.returned[number] += 1
             case "expired":
@@ -293,10 +364,13 @@ class Run:
 
     def _check_settled(self) -> None:
         done = not any(self._depths().values())
-        if done and len(self.history.published) == len(self.world.messages):
+        if done and len(self.history.published) == self._expected:
             self.history.settled = self.simulation.now
-            # Two samples more, so that what was opened by the last message shows.
-            self.simulation.after(2 * _SAMPLE + 1.0, self.simulation.stop)
+            # Two samples more, so that what was opened by the last messages shows; pauses that many
+            # at once have brought about are over.
+            pause = max((setup.pause for setup in self.world.servers), default=0.0)
+            more = 2 * _SAMPLE + 1.0 + (pause if self.history.examined is not None else 0.0)
+            self.simulation.after(more, self.simulation.stop)
         else:
             self.simulation.after(1.0, self._check_settled)
 
@@ -304,12 +378,18 @@ class Run:
 
     def _begin(self, fault: Fault) -> None:
         self.simulation.record("world", fault.story())
+        if fault.target in self.plug_ins:
+            assert fault.condition is not None
+            plug_in = self.plug_ins[fault.target]
+            plug_in.become(fault.condition)
+            self.simulation.after(fault.seconds, partial(plug_in.become, Condition.UP))
+            return
         if fault.kind in (Kind.CONDITION, Kind.SLOTS, Kind.SWAP, Kind.UNLOAD):
             for server in self.servers:
                 if server.setup.name == fault.target:
                     self._of_server(fault, server)
             return
-        if fault.kind not in (Kind.PAUSE, Kind.CLOCK_JUMP):
+        if fault.kind not in (Kind.PAUSE, Kind.CLOCK_JUMP, Kind.LATE_THREADS):
             away = 2 * self.settings.amqp_heartbeat + _RECONNECT
             self._broker_well = max(self._broker_well, fault.end + away)
         if not fault.target:
@@ -365,6 +445,8 @@ class Run:
                 self._restart(place)
             case Kind.PAUSE:
                 pod.pause(fault.seconds)
+            case Kind.LATE_THREADS:
+                pod.late(fault.seconds)
             case Kind.CLOCK_JUMP:
                 pod.made.clock_jump(fault.amount)
             case Kind.HALF_OPEN:

@@ -24,6 +24,7 @@ class Kept:
     faults: tuple[int, ...] | None = None
     messages: tuple[int, ...] | None = None
     scaling: tuple[int, ...] | None = None
+    exam: bool = True
 
     def world(self) -> World:
         """The world with what is kept of it."""
@@ -33,13 +34,15 @@ class Kept:
             faults=_kept(made.faults, self.faults),
             messages=_kept(made.messages, self.messages),
             scaling=_kept(made.scaling, self.scaling),
+            exam=made.exam if self.exam else None,
         )
 
     def test(self, invariant: str) -> str:
         """A test to be pasted."""
+        exam = "" if self.exam else ", exam=False"
         return (
             f"def test_seed_{self.seed}_keeps_{invariant}() -> None:\n"
-            f"    kept = Kept({self.seed}, {self.faults}, {self.messages}, {self.scaling})\n"
+            f"    kept = Kept({self.seed}, {self.faults}, {self.messages}, {self.scaling}{exam})\n"
             f"    _, problems, _ = run.run(kept.world())\n"
             f'    assert "{invariant}" not in {{one.invariant for one in problems}}\n'
         )
@@ -73,6 +76,9 @@ def shrink(seed: int, fails: Fails, *, most_runs: int = 80) -> Kept:
 
         kept = _with(kept, field, fewest(getattr(kept, field), still))
 
+    alone = replace(kept, exam=False)
+    if runs.left() and fails(alone.world()):
+        kept = alone
     for field in ("faults", "messages", "scaling", "faults"):
         smaller(field)
     return kept

@@ -57,7 +57,7 @@ def test_a_failing_world_shrinks_to_what_it_fails_by() -> None:
     def fails(tried: World) -> bool:
         return needed[0] in tried.faults and all(one in tried.messages for one in needed[1:])
 
-    assert shrink(seed, fails) == Kept(seed, (2,), (4, 7), ())
+    assert shrink(seed, fails) == Kept(seed, (2,), (4, 7), (), exam=False)
 
 
 def test_a_shrunk_world_is_pasted_as_a_test() -> None:
@@ -68,6 +68,7 @@ def test_a_shrunk_world_is_pasted_as_a_test() -> None:
         "    _, problems, _ = run.run(kept.world())\n"
         '    assert "nothing_is_lost" not in {one.invariant for one in problems}\n'
     )
+    assert Kept(5, exam=False).test("x").count("Kept(5, None, None, None, exam=False)") == 1
     assert [one.number for one in kept.world().messages] == [world.make(5).messages[1].number]
     told = seeds.story(kept, "nothing_is_lost")
     assert any("is published" in line for line in told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from tests.pure.worker.dialects.azure_openai import Azure
@@ -20,7 +20,9 @@ from tests.pure.worker.dialects.vllm import VLLM
 from tests.simulation.models import pauses
 from tests.simulation.models.server import WAYS, Setup
 from tests.simulation.models.words import Nature
+from tests.simulation.worker import exam as exams
 from tests.simulation.worker import faults, messages
+from tests.simulation.worker.exam import Exam
 from tests.simulation.worker.faults import Fault
 from tests.simulation.worker.messages import Message
 
@@ -30,6 +32,8 @@ DIALECTS: Mapping[str, tuple[type[Dialect], ...]] = {
     "openai": (OpenAI, Reasoning, Azure, Mistral, OpenRouter, LiteLLM, VLLM, LlamaCppServer, TGI),
 }
 BUILT_IN = "builtin"
+#: A model in the worker's own process; see `plug_in`.
+PLUG_IN = "plug-in"
 QUEUE = "feedback"
 #: Seconds after the last fault in which the longest pause of a probe is over: 30 s, or 5 minutes
 #: where a key or a quota was refused.
@@ -46,7 +50,7 @@ _NATURES = (
 
 @dataclass(frozen=True)
 class Model:
-    """One of the chain. server: None for the built-in one."""
+    """One of the chain. server: None for the built-in one and for a plug-in."""
 
     name: str
     server: Setup | None = None
@@ -85,7 +89,7 @@ class World:
     max_attempts: int = 5
     ladder: tuple[int, ...] = (1, 5, 30, 120)
     shorten: bool = False
-    tags: frozenset[str] = field(default_factory=frozenset)
+    exam: Exam | None = None
 
     @property
     def servers(self) -> tuple[Setup, ...]:
@@ -93,12 +97,22 @@ class World:
         return tuple(one.server for one in self.chain if one.server is not None)
 
     @property
+    def plug_ins(self) -> tuple[str, ...]:
+        """The names of models in the worker's own process, but for the built-in one."""
+        return tuple(one.name for one in self.chain if one.provider == PLUG_IN)
+
+    @property
+    def all_messages(self) -> tuple[Message, ...]:
+        """Those of the exam too."""
+        return self.messages if self.exam is None else (*self.messages, *self.exam.messages)
+
+    @property
     def natures(self) -> dict[str, dict[int, Nature]]:
         """For each server, what the texts make of it."""
         return {
             server.name: {
                 one.number: one.natures[server.name]
-                for one in self.messages
+                for one in self.all_messages
                 if server.name in one.natures
             }
             for server in self.servers
@@ -114,7 +128,8 @@ class World:
         events = [(one.at, one.story()) for one in self.messages]
         events += [(one.at, one.story()) for one in self.faults]
         events += [(one.at, f"{one.at:9.2f} {one.workers} workers") for one in self.scaling]
-        return lines + [line for _, line in sorted(events)]
+        lines += [line for _, line in sorted(events)]
+        return lines + ([] if self.exam is None else self.exam.story())
 
 
 def make(seed: int) -> World:
@@ -151,12 +166,23 @@ def make(seed: int) -> World:
     } | _of_models(chain)
     servers = {one.name: one.server.https for one in chain if one.server is not None}
     schedule = faults.schedule(chance, servers, workers, calm, 10)
+    schedule += faults.late_threads(Random(f"{seed}/late threads"), workers, calm)
     quiet = _QUIET_AFTER_ACCESS if any(one.refuses_access for one in schedule) else _QUIET
+    made = _longer(_messages(chance, chain, calm, calm + quiet, sizes, waking), more, sizes)
+    setting = exams.Setting(
+        servers,
+        [one.name for one in chain if one.provider == PLUG_IN],
+        workers,
+        concurrency,
+        float(env["AMQP_HEARTBEAT"]),
+        grace,
+        sizes,
+    )
     return World(
         seed,
         env,
         chain,
-        _longer(_messages(chance, chain, calm, calm + quiet, sizes, waking), more, sizes),
+        made,
         _scaling(chance, workers, calm),
         schedule,
         calm,
@@ -168,6 +194,7 @@ def make(seed: int) -> World:
         max_attempts=max_attempts,
         ladder=ladder,
         shorten=shorten,
+        exam=exams.make(seed, setting, len(made)),
     )
 
 
@@ -184,6 +211,8 @@ def _chain(chance: Random, deadline: float, more: Random) -> tuple[Model, ...]:
         made.append(Model(BUILT_IN))
     if chance.random() < 0.05:
         made = [Model(BUILT_IN)]
+    if more.random() < 0.2:
+        made.insert(more.choice((0, 0, len(made))), Model("local", None, PLUG_IN))
     return tuple(made)
 
 
@@ -222,9 +251,11 @@ def _of_models(chain: tuple[Model, ...]) -> dict[str, str]:
     """The settings that name a chain."""
     models = {}
     for one in chain:
-        if one.server is None:
+        if one.provider == BUILT_IN:
             continue
-        entry = {"provider": one.provider, "name": "m", "baseUrl": one.server.url}
+        entry = {"provider": one.provider, "name": "m"}
+        if one.server is not None:
+            entry["baseUrl"] = one.server.url
         more = {
             "concurrency": one.concurrency,
             "requestsPerMinute": one.per_minute,
@@ -235,7 +266,7 @@ def _of_models(chain: tuple[Model, ...]) -> dict[str, str]:
         "MODELS": json.dumps(models),
         "MODEL_ACTIVE": chain[0].name,
         "MODEL_FALLBACK": ",".join(one.name for one in chain[1:]),
-    } | {f"MODEL_API_KEY_{name.upper()}": KEY for name in models}
+    } | {f"MODEL_API_KEY_{one.name.upper()}": KEY for one in chain if one.server is not None}
 
 
 # --- messages and workers
@@ -277,9 +308,7 @@ def _longer(made: tuple[Message, ...], more: Random, sizes: messages.Sizes) -> t
 def good(number: int, at: float, chain: tuple[Model, ...]) -> Message:
     """A plain good message."""
     natures = {one.name: Nature.GOOD for one in chain if one.server is not None}
-    text = f"[no. {number}] It works very well."
-    body = json.dumps({"id": f"id-{number}", "text": text}).encode()
-    return Message(number, at, "good", body, text=text, natures=natures, id=f"id-{number}")
+    return messages.good(number, at, natures)
 
 
 def _message(

@@ -10,6 +10,7 @@ from selfheal_worker.model.errors import ModelUnavailableError
 from selfheal_worker.model.limits import Limits
 from selfheal_worker.model.provider import Answer, Origin, Provider, RepairRequest
 from selfheal_worker.model.refusals import Refusals
+from selfheal_worker.model.waking import Waking
 from selfheal_worker.runtime import REAL, Runtime
 
 
@@ -43,7 +44,7 @@ class Member:
         self.circuit = Circuit(runtime=runtime)
         self.refusals = Refusals(runtime=runtime)
         self._version = version
-        self._waking = runtime.lock()
+        self._waking = Waking(runtime)
         self._now = runtime.monotonic
 
     @property
@@ -71,7 +72,7 @@ class Member:
         """
         was_warm = self.warm
         left = -1.0 if deadline is None else max(0.0, deadline - self._now())
-        if not self._waking.acquire(timeout=left):
+        if (waking := self._waking.acquire(left)) is None:
             raise self.still_loading()
         try:
             if self.warm and not was_warm:
@@ -86,7 +87,7 @@ class Member:
             self.warm = True
             return seconds
         finally:
-            self._waking.release()
+            self._waking.release(waking)
 
     def still_loading(self) -> ModelUnavailableError:
         """What to raise where nobody waits for it any longer."""
