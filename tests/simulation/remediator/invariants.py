@@ -23,6 +23,7 @@ from selfheal_remediator.node.annotation import (
     Unreadable,
     read_state,
 )
+from selfheal_remediator.quantities import Amount
 from tests.simulation.cluster.messages import Answer, Json, Request
 from tests.simulation.cluster.objects import ZONE
 from tests.simulation.cluster.selectors import controller_of
@@ -248,7 +249,7 @@ class Watcher:
                 f"{change.by} cordons {change.key[2]}: {names} are cordoned, {allowed} may",
             )
         left = [node for node in scope if in_service(node)]
-        keep = self.world.config.limits.keep_schedulable
+        keep = kept(self.world.config)
         if len(left) < keep and change.old is not None and in_service(change.old):
             self.fail(
                 "min_schedulable",
@@ -423,6 +424,13 @@ def _acts(request: Request) -> bool:
 
 def _zone(raw: Json) -> str:
     return str((raw["metadata"].get("labels") or {}).get(ZONE, ""))
+
+
+def kept(config: Config) -> int:
+    """README, limits: minSchedulable is 1, unless it is set, and 0 where maxUnavailable is 100%."""
+    limits = config.limits
+    default = 0 if limits.max_unavailable == Amount(100, percent=True) else 1
+    return default if limits.min_schedulable is None else limits.min_schedulable
 
 
 def budget(config: Config, nodes: int) -> int:

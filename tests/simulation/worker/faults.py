@@ -149,8 +149,8 @@ def _faults(
 def late_threads(chance: Random, workers: int, until: float) -> tuple[Fault, ...]:
     """In some worlds, threads that get the CPU late for a while; over by `until` (seconds)."""
     made = []
-    for _ in range(chance.choice((0, 0, 0, 1, 2))):
-        at = round(chance.uniform(0.0, until * 0.7), 2)
-        seconds = round(chance.uniform(5.0, until * 0.25), 2)
+    for _ in range(chance.choice((0, 0, 1, 2))):
+        at = round(chance.choice((0.0, chance.uniform(0.0, until * 0.5))), 2)
+        seconds = round(chance.uniform(5.0, until * 0.45), 2)
         made.append(Fault(at, Kind.LATE_THREADS, str(chance.randrange(workers)), seconds))
     return tuple(made)

@@ -45,8 +45,8 @@ _SETTLE = 1800.0
 _SAMPLE = 5.0
 #: Samples in a row in which a worker is unhealthy, until its kubelet kills it.
 _UNHEALTHY = 3
-#: How likely a thread gets the CPU late at each lock, where threads do.
-_LATE = 0.03
+#: How likely a thread gets the CPU late at each lock, while a fault makes threads late.
+_LATE = 0.1
 #: Steps of the threads after which a fault strikes a worker.
 _STEPS = 60
 #: Seconds that a pod needs to start.
@@ -208,6 +208,8 @@ class Run:
         self._places: dict[int, Pod] = {}
         self._wanted = 0
         self._expected = 0
+        #: Until when the threads in a place get the CPU late.
+        self._late: dict[int, float] = {}
 
     def run(self) -> History:
         """Run until all is settled, or until it should be; then hold the exam."""
@@ -227,7 +229,7 @@ class Run:
             history.examined = self.simulation.now
             self._settle(exam.trouble, exam.faults, exam.calm)
         if history.settled is not None:
-            # A load may take longer than a call: it is no message's time.
+            # Loaded again, where a fault unloaded it: that may take longer than a message's call.
             for server in self.servers:
                 server.load()
             self._settle(exam.fresh + exam.crowd, (), 0.0)
@@ -358,6 +360,8 @@ class Run:
         pod = Pod(self, f"worker-{len(self.pods) + 1}", skews[place % len(skews)])
         self.pods.append(pod)
         self._places[place] = pod
+        if (late := self._late.get(place, 0.0) - self.simulation.now) > 0:
+            pod.late(late)
 
     def _restart(self, place: int) -> None:
         self.simulation.after(self._chance.uniform(*_START), partial(self._start, place))
@@ -446,6 +450,7 @@ class Run:
             case Kind.PAUSE:
                 pod.pause(fault.seconds)
             case Kind.LATE_THREADS:
+                self._late[place] = self.simulation.now + fault.seconds
                 pod.late(fault.seconds)
             case Kind.CLOCK_JUMP:
                 pod.made.clock_jump(fault.amount)
