@@ -162,6 +162,7 @@ def test_a_call_past_its_deadline_is_a_retry(
 
 STUBBORN = """
 import time
+from pathlib import Path
 from selfheal_worker.model.provider import Answer
 
 class Stubborn:
@@ -170,6 +171,7 @@ class Stubborn:
     def close(self): pass
     def analyse(self, text, deadline):
         if "hang" in text:
+            Path(__file__).with_name("hangs").touch()
             time.sleep(3600)
         if "bug" in text:
             raise ZeroDivisionError(text)
@@ -183,7 +185,8 @@ def build(config):
 
 @pytest.fixture
 def stubborn(tmp_path: Path) -> dict[str, str]:
-    """A provider of a stranger, installed beside us; some texts make it hang or fail."""
+    """A provider of a stranger, installed beside us; some texts make it hang or fail. Before it
+    hangs, it leaves the file `hangs` in tmp_path."""
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     info = tmp_path / "stubborn-1.dist-info"
     info.mkdir()
@@ -211,14 +214,19 @@ def test_a_hung_handler_is_counted_and_its_message_tried_elsewhere(
 
 
 def test_a_handler_that_hung_before_the_wire_was_cut_is_found(
-    vhost: Vhost, start_worker: StartWorker, stubborn: dict[str, str], rabbit: Rabbit
+    vhost: Vhost,
+    start_worker: StartWorker,
+    stubborn: dict[str, str],
+    tmp_path: Path,
+    rabbit: Rabbit,
 ) -> None:
     """Its message is somebody else's by then; but its thread is lost."""
     proxy = Proxy(rabbit.amqp)
     uri = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{proxy.port}/{vhost.name}"
     worker = start_worker(uri, **stubborn, CONCURRENCY=1).ready()
     vhost.publish([b'{"id": "h", "text": "hang"}'])
-    worker.wait_in_flight(1)
+    # Not only in flight: what no handler has begun with when the wire is cut, none begins with.
+    worker.until("no call hangs", (tmp_path / "hangs").exists)
     proxy.refuse()  # first: it would come back at once
     proxy.cut()
     worker.wait_event("not connected to the broker")
