@@ -103,17 +103,29 @@ def _chosen(
     """The value that Grafana chooses when the dashboard is opened, and how it shows it."""
     if variable["includeAll"]:
         return variable["allValue"], "All"
+    first = offered(prometheus, variable, values, span)[0]
+    return first, first
+
+
+def offered(
+    prometheus: Prometheus, variable: Mapping[str, Any], values: Mapping[str, str], span: Span
+) -> list[str]:
+    """What Grafana lets people choose from for a variable of a dashboard, sorted, at least one.
+
+    Raises Unanswered.
+    """
     query = filled(variable["query"]["query"], values)
-    found = sorted(_offered(prometheus, query, span))
+    found = _answered(prometheus, query, span)
     if pattern := variable.get("regex"):
         matches = [re.search(pattern.strip("/"), text) for text in found]
-        found = sorted({match[1] for match in matches if match})
+        found = {match[1] for match in matches if match}
     if not found:
         raise Unanswered(f"the variable {variable['name']} has no value: nothing answers {query}")
-    return found[0], found[0]
+    return sorted(found)
 
 
-def _offered(prometheus: Prometheus, query: str, span: Span) -> set[str]:
+def _answered(prometheus: Prometheus, query: str, span: Span) -> set[str]:
+    """A label's values, or series as text."""
     call = re.fullmatch(r"(label_values|query_result)\((.*?)(?:, ?(\w+))?\)", query)
     if not call:
         raise Unanswered(f"a variable's query is none of label_values and query_result: {query}")

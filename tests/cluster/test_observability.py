@@ -5,7 +5,6 @@ named in `expected_empty` with the reason.
 """
 
 import json
-import re
 import sys
 import time
 
@@ -14,18 +13,19 @@ import pytest
 from alerts.records import RECORDS
 from alerts.rules import ALERTS
 from ci.demo.expected_empty import PANELS, SELECTORS, SOMETIMES
+from ci.pictures.queries import Span, filled, offered
 from dashboards.boards import BOARDS
 
 pytestmark = pytest.mark.cluster
 
 _STEP = 5.0  # the local Prometheus scrapes that often
 _VARIABLES = {
-    "$__rate_interval": "20s",
-    "$namespace": "selfheal",
-    "$release": "selfheal",
-    "$cluster": ".*",
-    "$broker": ".*",
-    "$queue": ".*",
+    "__rate_interval": "20s",
+    "namespace": "selfheal",
+    "release": "selfheal",
+    "cluster": ".*",
+    "broker": ".*",
+    "queue": ".*",
 }
 
 
@@ -42,9 +42,7 @@ def ask(demo, prometheus):
     end = start + demo.report["seconds"]
 
     def over_the_demo(expr):
-        for name, value in _VARIABLES.items():
-            expr = expr.replace(name, value)
-        return prometheus.range(expr, start, end, _STEP)
+        return prometheus.range(filled(expr, _VARIABLES), start, end, _STEP)
 
     return over_the_demo
 
@@ -99,35 +97,18 @@ def test_annotations_mark_deployments_and_actions(ask):
             assert ask(f'changes(kube_deployment_{metric}{{namespace="selfheal"}}[2m]) > 0')
 
 
-def _offered(query, prometheus, since):
-    """What Grafana would choose from: a label's values, or series as text."""
-    for name, value in _VARIABLES.items():
-        query = query.replace(name, value)
-    call = re.fullmatch(r"(\w+)\((.*)\)", query)
-    assert call, query
-    kind, asked = call.groups()
-    if kind == "query_result":
-        found = prometheus.query(asked.replace("$__range", f"{int(time.time() - since) + 1}s"))
-        pairs = [[f'{name}="{value}"' for name, value in one["metric"].items()] for one in found]
-        return {"{" + ",".join(one) + "}" for one in pairs}
-    of_label = re.fullmatch(r"(.*), ?(\w+)", asked)
-    assert of_label, query
-    selector, label = of_label.groups()
-    series = prometheus.api("series", **{"match[]": selector, "start": str(since)})
-    return {one.get(label, "") for one in series}
-
-
 def test_variables_offer_the_release(demo, prometheus):
-    wanted = {"cluster": None, "namespace": "selfheal", "release": "selfheal"}
+    wanted = {"namespace": "selfheal", "release": "selfheal"}
     wanted |= {"broker": "selfheal", "queue": "feedback"}
-    for variable in json.loads(BOARDS[0].text())["templating"]["list"][1:]:
-        values = _offered(variable["query"]["query"], prometheus, demo.report["begun"])
-        if pattern := variable.get("regex"):
-            found = [re.search(pattern.strip("/"), value) for value in values]
-            values = {match[1] for match in found if match}
-        expected = wanted[variable["name"]]
-        # Other releases may have been there since.
-        assert expected is None or expected in values, variable["name"]
+    variables = json.loads(BOARDS[0].text())["templating"]["list"]
+    # This Prometheus watches one cluster, its series have no label for it.
+    assert {one["name"] for one in variables} == {"datasource", "cluster", *wanted}
+    span = Span(demo.report["begun"], time.time(), _STEP)
+    for variable in variables:
+        if expected := wanted.get(variable["name"]):
+            # Other releases may have been there since.
+            values = offered(prometheus, variable, _VARIABLES | span.windows, span)
+            assert expected in values, variable["name"]
 
 
 def test_every_rule_is_evaluated_and_every_series_that_it_asks_for_is_there(
