@@ -64,9 +64,3 @@ class TaintSettings(Strict):
                 "NoSchedule, or cordon: true"
             )
         return self
-
-    @property
-    def how(self) -> str:
-        """How nodes are cordoned, for people."""
-        taint = f"{self.key}{'=' if self.value else ''}{self.value}:{self.effect}"
-        return f"cordoned, with the taint {taint}" if self.cordon else f"cordoned by taint {taint}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from selfheal_remediator.config import PODS_HUNG, Rule
 from selfheal_remediator.node import lifecycle
-from selfheal_remediator.node.actions import Kind
+from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import RESET_TOLERANCE, Observation, Reading, stale
@@ -14,7 +14,7 @@ from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, DrainRequest
 from selfheal_remediator.node.facts import Facts
 from selfheal_remediator.node.selection import foreign_mark, selected
 from selfheal_remediator.node.spans import span
-from selfheal_remediator.node.taints import taint_to_set, taken
+from selfheal_remediator.node.taints import how_cordoned, taken
 
 #: A condition younger than this is not written down yet: most blips pass, and a wave is seen.
 NOTE_AFTER = 5.0
@@ -63,7 +63,7 @@ def _drain_requested(
     if before is not None:
         before = replace(before, cordons=facts.recent_cordons(before))
     state = lifecycle.requested(before, facts.node, facts.scope.owner, request.why, facts.now)
-    action = facts.action(Kind.CORDON, state, "Cordoned", f"{_how(facts)}: {request.text}")
+    action = _cordon(facts, state, request.text)
     return Assessment(
         "wants-cordon",
         request.text,
@@ -179,7 +179,7 @@ def _for_is_over(
     if facts.state is not None and facts.state.phase is Phase.CANCELLED:
         why += f"; somebody uncordoned it {span(facts.now - facts.state.since)} ago"
     state = lifecycle.cordoned(facts.occurrence(rule, observation), facts.now)
-    limited_action = facts.action(Kind.CORDON, state, "Cordoned", f"{_how(facts)}: {why}")
+    limited_action = _cordon(facts, state, why)
     return Assessment(
         "wants-cordon",
         why,
@@ -191,11 +191,10 @@ def _for_is_over(
     )
 
 
-def _how(facts: Facts) -> str:
-    taint = facts.scope.config.taint
-    if taint is None or taint_to_set(facts.node, taint) is None:
-        return "cordoned"
-    return taint.how
+def _cordon(facts: Facts, state: State, why: str) -> Action:
+    """state: see Facts.action."""
+    how = how_cordoned(facts.node, facts.scope.config.taint)
+    return facts.action(Kind.CORDON, state, "Cordoned", f"{how}: {why}")
 
 
 def _note(

@@ -41,6 +41,15 @@ def taint_to_set(node: Node, settings: TaintSettings | None) -> Taint | None:
     return taint_of(settings)
 
 
+def how_cordoned(node: Node, settings: TaintSettings | None) -> str:
+    """How a cordon of this node is done, for people."""
+    taint = taint_to_set(node, settings)
+    if settings is None or taint is None:
+        return "cordoned"
+    with_it = "cordoned, with the taint" if settings.cordon else "cordoned by taint"
+    return f"{with_it} {taint_text(taint)}"
+
+
 def our_taint(node: Node, state: State | None) -> Taint | None:
     """The one that the state is about, None = there is none, or somebody took it away."""
     if state is None or not state.taint:
