@@ -189,6 +189,16 @@ def api() -> Iterator[FakeApi]:
     made.close()
 
 
+def reporting(name: str, known: Known) -> dict[str, Any]:
+    """A healthy node whose status says this of a drain."""
+    raw = node(name, "False")
+    raw["status"]["conditions"] += [
+        {"type": kind, "status": status, "reason": reason}
+        for kind, (status, reason) in known.items()
+    ]
+    return raw
+
+
 def lifecycle_conditions(raw: dict[str, Any]) -> Known:
     return {
         item["type"]: (item["status"], item["reason"])
@@ -261,39 +271,10 @@ def test_what_is_refused_is_tried_again(api: FakeApi) -> None:
     assert len(refused) == 3
 
 
-def test_writes_that_hang_hold_up_no_cordon(api: FakeApi) -> None:
-    """A webhook for the status of nodes does not answer: what protects waits for its own kind."""
-    asked, released = list[str](), threading.Event()
-
-    def hang(verb: str, path: str) -> str:
-        if verb == "PATCH" and path.endswith("/status"):
-            asked.append(path)
-            released.wait(60)
-        return ""
-
-    api.disturb = hang
-    for number in range(5):
-        api.put(f"{NODES}/bad-{number}", node(f"bad-{number}", "True"))
-    limits = {"maxUnavailable": "100%", "maxDraining": 10, "minSchedulable": 0}
-    more: dict[str, Any] = {
-        "limits": limits,
-        "signal": {"enabled": False},
-        "api": {"maxInFlight": 4},
-    }
-    with running(api, config(**more)):
-        until("none is free", lambda: len(asked) >= 3)
-        api.put(f"{NODES}/good", node("good", "True"))
-        until("it is cordoned", lambda: api.get(f"{NODES}/good")["spec"].get("unschedulable"))
-        assert len(asked) == len(set(asked))  # none has been given up and sent again
-        released.set()
-
-
 def test_before_an_uninstall_they_are_removed(api: FakeApi) -> None:
     with running(api, config()):
         until("it is said", lambda: lifecycle_conditions(api.get(BAD)) == EMPTY)
-    with api.changing(f"{NODES}/good") as good:
-        by_hand = [{"type": k, "status": v[0], "reason": v[1]} for k, v in BY_HAND.items()]
-        good["status"]["conditions"] += by_hand
+    api.put(f"{NODES}/good", reporting("good", BY_HAND))
     access = Configuration()
     access.host = api.url
     found = uncordon_all(
@@ -309,11 +290,8 @@ def test_at_an_uninstall_what_may_pass_is_tried_again(
     api: FakeApi, trouble: str, asked: int, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Not what does not: it was switched off since, and with it the right to remove them."""
-    bad, refused = node("bad", "False"), list[str]()
-    bad["status"]["conditions"] += [
-        {"type": kind, "status": one[0], "reason": one[1]} for kind, one in EMPTY.items()
-    ]
-    api.put(BAD, bad)
+    refused = list[str]()
+    api.put(BAD, reporting("bad", EMPTY))
 
     def refuse(verb: str, path: str) -> str:
         if path != f"{BAD}/status" or (trouble == "500" and len(refused) == asked):
@@ -334,91 +312,78 @@ def test_at_an_uninstall_what_may_pass_is_tried_again(
         assert (said_of_bad, lifecycle_conditions(api.get(BAD))) == ([], {})
 
 
+class Alone:
+    """DrainStatus for one draining node; `jobs`: requests that are not sent yet."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.planner, self.jobs = Planner(config(), OWNER, NOW), list[Callable[[], None]]()
+        self.state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain")
+        self.node = seen("n", state=self.state, unschedulable=True)
+        self.planner.apply(Change("n", None, self.node), NOW)
+        self.now = NOW
+        self.status = DrainStatus(
+            cast(Any, SimpleNamespace(fence=lambda: 1, write=lambda *_, **__: answer)),
+            self.planner,
+            cast(Any, SimpleNamespace(take_in=lambda node: None)),
+            Authority(leading=True, first=""),
+            Mode(config(observeFirst=0), NOW),
+            cast(Any, SimpleNamespace(submit=lambda job, *_: self.jobs.append(job), runtime=REAL)),
+            lambda job: job(),
+            lambda: self.now,
+        )
+
+    def follow(self, after: float = 0.0) -> tuple[int, float | None]:
+        """Requests handed out after so many seconds, and when the main loop is to wake up."""
+        self.now += after
+        self.status.follow([], self.now)
+        return len(self.jobs), self.status.wake
+
+
 def test_while_it_is_tried_again_the_main_loop_sleeps() -> None:
     """What is under way, or waits for another change of the node, wakes nobody."""
-    planner, jobs = Planner(config(), OWNER, NOW), list[Callable[[], None]]()
-    state = State(Phase.DRAINING, OWNER, "Fault", "True", action="drain")
-    bad = seen("n", state=state, unschedulable=True)
-    planner.apply(Change("n", None, bad), NOW)
-    api = SimpleNamespace(fence=lambda: 1, write=lambda *_, **__: Answer(500, b""))
-    workers = SimpleNamespace(submit=lambda job, *_: jobs.append(job), runtime=REAL)
-    clock = [NOW]
-    status = DrainStatus(
-        cast(Any, api),
-        planner,
-        cast(Any, None),
-        Authority(leading=True, first=""),
-        Mode(config(observeFirst=0), NOW),
-        cast(Any, workers),
-        lambda job: job(),
-        lambda: clock[0],
-    )
-    status.follow([], NOW)
-    assert (len(jobs), status.wake) == (1, None)
-    jobs.pop()()
-    assert status.wake == NOW + 0.5
-    clock[0] = NOW + 0.5
-    status.follow([], clock[0])
-    assert (len(jobs), status.wake) == (1, None)
-    jobs.pop()()
-    assert status.wake == NOW + 1.5
-    note = Action(Kind.NOTE, "n", bad.uid, state, "", "")
-    assert planner.request(note, NOW)
-    status.follow([], NOW + 1.5)
-    assert (len(jobs), status.wake) == (0, None)
+    alone = Alone(Answer(500, b""))
+    assert alone.follow() == (1, None)
+    alone.jobs.pop()()
+    assert alone.status.wake == NOW + 0.5
+    assert alone.follow(after=0.5) == (1, None)
+    alone.jobs.pop()()
+    assert alone.status.wake == NOW + 1.5
+    note = Action(Kind.NOTE, "n", alone.node.uid, alone.state, "", "")
+    assert alone.planner.request(note, NOW)
+    assert alone.follow(after=1.0) == (0, None)
 
 
 def test_status_requests_that_hang_delay_no_cordon(api: FakeApi) -> None:
-    held, answer = list[str](), threading.Event()
+    """A webhook for the status of nodes does not answer: what protects does not wait for it."""
+    hanging, answer = list[str](), threading.Event()
     for name in "wxyz":
-        left = node(name, "False")
-        left["status"]["conditions"] += [
-            {"type": kind, "status": one[0], "reason": one[1]} for kind, one in EMPTY.items()
-        ]
-        api.put(f"{NODES}/{name}", left)
+        api.put(f"{NODES}/{name}", reporting(name, EMPTY))
 
     def hang(verb: str, path: str) -> str:
         if path.endswith("/status"):
-            held.append(path)
+            hanging.append(path)
             answer.wait(PATIENCE)
         return ""
 
     api.disturb = hang
     turns(api, "False")
     with running(api, config(api={"maxInFlight": 4})):
-        until("some hang", lambda: len(held) > 2)
+        until("some hang", lambda: len(hanging) > 2)
         turns(api, "True")
         until("it is cordoned", lambda: phase(api) != "")
-        assert len(held) == len(set(held))  # none has ended meanwhile, to be tried again
+        assert len(hanging) == len(set(hanging))  # none has ended meanwhile, to be tried again
         answer.set()
 
 
 def test_what_the_server_changes_again_is_written_ever_less_often() -> None:
     """A webhook that rewrites what we write, or another controller that does."""
-    planner, jobs = Planner(config(), OWNER, NOW), list[Callable[[], None]]()
-    bad = seen("n", state=State(Phase.DRAINING, OWNER, "Fault", "True"), unschedulable=True)
-    planner.apply(Change("n", None, bad), NOW)
-    theirs = json.dumps(
-        {"metadata": {"name": "n", "uid": bad.uid, "annotations": dict(bad.annotations)}}
-    )
-    api = SimpleNamespace(fence=lambda: 1, write=lambda *_, **__: Answer(200, theirs.encode()))
-    clock = [NOW]
-    status = DrainStatus(
-        cast(Any, api),
-        planner,
-        cast(Any, SimpleNamespace(take_in=lambda node: None)),
-        Authority(leading=True, first=""),
-        Mode(config(observeFirst=0), NOW),
-        cast(Any, SimpleNamespace(submit=lambda job, *_: jobs.append(job), runtime=REAL)),
-        lambda job: job(),
-        lambda: clock[0],
-    )
-    status.follow([], NOW)
+    theirs = {"metadata": {"name": "n", "uid": "uid-n"}}
+    alone = Alone(Answer(200, json.dumps(theirs).encode()))
+    alone.follow()  # the planner's node stays as it is, as if it had been changed back
     for wait in (0.5, 1.0, 2.0):
-        jobs.pop()()
-        assert (len(jobs), status.wake) == (0, clock[0] + wait)
-        clock[0] += wait
-        status.follow([], clock[0])
+        alone.jobs.pop()()
+        assert (len(alone.jobs), alone.status.wake) == (0, alone.now + wait)
+        alone.follow(after=wait)
 
 
 # -- killed at each call --------------------------------------------------------------------
@@ -448,10 +413,6 @@ def test_killed_at_any_call_the_next_one_makes_up_for_it(api: FakeApi, at: int, 
 
 def test_what_a_predecessor_left_behind_is_removed(api: FakeApi) -> None:
     """It was killed after the uncordon."""
-    left = node("good", "False")
-    left["status"]["conditions"] += [
-        {"type": kind, "status": one[0], "reason": one[1]} for kind, one in EMPTY.items()
-    ]
-    api.put(f"{NODES}/good", left)
+    api.put(f"{NODES}/good", reporting("good", EMPTY))
     with running(api, config()):
         until("they are gone", lambda: lifecycle_conditions(api.get(f"{NODES}/good")) == {})
