@@ -71,8 +71,7 @@ class Requests:
         self._workers.submit(job, Purpose.EVICTIONS, run.drain.node)
 
     def _send_removal(self, run: RunningDrain, removal: Removal) -> None:
-        waits = run.waits(self._clock()) or self._instructions.stopped
-        if waits or removal.cancelled != self._instructions.cancelled or run.stop.is_set():
+        if not run.may_send(self._instructions, removal.cancelled, self._clock()):
             self._post(partial(run.not_sent, removal.pod.uid))
             return
         result = self._removed(removal)

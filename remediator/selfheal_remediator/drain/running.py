@@ -1,7 +1,7 @@
 """One drain under way: its decisions with what the main thread keeps beside them.
 
-The main thread owns all of this. Workers only read `stop` and `waits`, before they send what was
-ordered a while ago.
+The main thread owns all of this. Workers only ask `may_send`, before they send what was ordered a
+while ago.
 """
 
 from __future__ import annotations
@@ -116,9 +116,12 @@ class RunningDrain:
 
     # -- read by workers too ------------------------------------------------------------
 
-    def waits(self, now: float) -> bool:
-        """Whether nothing more is to be sent for it now."""
-        return self.paused_since is not None or self.drain.without_slot(now)
+    def may_send(self, instructions: Instructions, cancelled: int, now: float) -> bool:
+        """Whether a request is still to be sent; cancelled: `Instructions.cancelled` when it was
+        ordered."""
+        waits = self.paused_since is not None or self.drain.without_slot(now)
+        over = self.stop.is_set() or instructions.cancelled != cancelled
+        return not (waits or over or instructions.stopped)
 
     # -- time ---------------------------------------------------------------------------
 

@@ -49,8 +49,7 @@ class SurgeRequests:
         def may_go() -> bool:
             now = self._instructions
             wanted = now.config.drain.surge and not now.config.dry_run
-            waits = run.waits(self._clock()) or now.stopped or run.stop.is_set()
-            return wanted and not waits and cancelled == now.cancelled
+            return wanted and run.may_send(now, cancelled, self._clock())
 
         kept, unless = drain.budgets.never_let(pod), _unless(drain, pod)
         errand = Errand(pod, kept, unless, drain.node, drain.uid, run.mark, may_go)
