@@ -128,9 +128,10 @@ class Preflight:
         self.rooms = Rooms(self._api, runtime=self.runtime)
         self._daemon_sets = DaemonSetList(self._api, runtime=self.runtime)
 
-    def initial(self, taint: Taint | None = None) -> Surroundings:
+    def initial(self, departure: Departure) -> Surroundings:
         """What is known before anything was read."""
-        return Surroundings(self._instructions.config.drain, self._own_uid, taint=taint)
+        drain = self._instructions.config.drain
+        return Surroundings(drain, self._own_uid, taint=departure.taint)
 
     def surroundings(self, departure: Departure, pods: list[Pod]) -> Surroundings:
         """Facts for sorting the pods."""

@@ -22,11 +22,10 @@ from selfheal_remediator.drain.surge_requests import SurgeRequests
 from selfheal_remediator.drain.turn import Turn
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Informer
-from selfheal_remediator.kube.objects import Node, Taint
+from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.kube.pods import Pod
 from selfheal_remediator.moments import earliest
 from selfheal_remediator.node.annotation import Phase, State
-from selfheal_remediator.node.taints import taint_instead
 from selfheal_remediator.node.work_clock import WorkClock, first_eviction, time_left
 from selfheal_remediator.threads.pool import Post, Workers
 from selfheal_remediator.threads.runtime import REAL, Runtime
@@ -90,43 +89,39 @@ class Draining:
         self.end(uid)
         now, limit, used = self._clock(), self.config.drain.deadline, float(state.drain_used)
         since = now - state.drain_started  # by two clocks, when another process wrote it
+        drained = state.phase is Phase.DRAINED
+        # Only before the first eviction: what was begun is ended, by whichever process. Its pods
+        # have taken room since, and a node that is half empty helps nobody.
+        check = self.config.drain.headroom and not used and not drained
+        stop, nodes = self.preflight.runtime.event(), tuple(self._callbacks.nodes())
+        departure = Departure(node, uid, nodes, check, stop)
         drain = NodeDrain(
             node=node,
             uid=uid,
             started=now if fresh or since < 0 or not state.drain_started else now - since,
             deadline=now + time_left(limit, used),
-            around=self.preflight.initial(self._taint_of(uid)),
+            around=self.preflight.initial(departure),
         )
         began = None if fresh else float(state.drain_started)
         drain.returns.restore(state.returns, state.returned, began)
         if self.config.dry_run:
             drain.returns.saved = None
         drain.not_before = first_eviction(state.since, self.config.drain.delay, now)
-        if state.phase is Phase.DRAINED:
+        if drained:
             drain.watch_on()
         elif fresh and not drain.delayed(now):
             drain.begin_wave(0)
-        # Only before the first eviction: what was begun is ended, by whichever process. Its pods
-        # have taken room since, and a node that is half empty helps nobody.
-        check = self.config.drain.headroom and not used and not drain.after
-        run = RunningDrain(drain, WorkClock(limit, used), self.preflight.runtime.event())
+        run = RunningDrain(drain, WorkClock(limit, used), stop)
         run.mark = cordon_mark(uid, state.since)
         run.unrecorded = check and not self.config.dry_run  # in dry-run nothing is written
-        self._watch(run, check=check)
+        self._watch(run, departure)
 
-    def _taint_of(self, uid: str) -> Taint | None:
-        """The taint that the node has instead of a cordon."""
-        nodes = (node for node in self._callbacks.nodes() if node.uid == uid)
-        return next((taint_instead(node) for node in nodes), None)
-
-    def _watch(self, run: RunningDrain, *, check: bool) -> None:
-        """Begin to watch its pods; check: that they fit elsewhere."""
+    def _watch(self, run: RunningDrain, departure: Departure) -> None:
+        """Begin to watch its pods."""
         drain = run.drain
         self.budgets.begin(run)
         self.running[drain.uid] = run
         self.revision += 1
-        nodes = tuple(self._callbacks.nodes())
-        departure = Departure(drain.node, drain.uid, nodes, check, run.stop)
         news = PodNews(run, self.preflight, self._callbacks)
         pods = self._api.pods_of(drain.node)
         watch = PodWatch(
