@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from ci.parts.build import ensure, place
+from ci.parts.archives import archive_of
+from ci.parts.build import ensure, found
 from ci.parts.errors import PartsError
 from ci.parts.recipes import RECIPES
 from ci.parts.toolchain import find
@@ -31,9 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _list() -> None:
     toolchain = find(pin("go", "toolchain"))
     for name, recipe in RECIPES.items():
-        path = place(recipe, toolchain)
-        built = str(path) if path.exists() else "not built"
-        print(f"{name}\t{pin('go', recipe.module)}\t{built}")
+        archive = archive_of(recipe)
+        way = archive.host if archive else "source"
+        path = found(recipe, toolchain) or "not here"
+        print(f"{name}\t{pin('go', recipe.module)}\t{way}\t{path}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build what is missing in the cache; print the paths")
     build.add_argument("parts", nargs="*", metavar="NAME", help="a part (default: all)")
-    commands.add_parser("list", help="every part, its version, and where it is")
+    commands.add_parser(
+        "list", help="every part, its version, who has its official archive, and where it is"
+    )
     return parser
 
 

@@ -1,4 +1,7 @@
-"""Builds what is missing in the cache, one at a time; a killed build leaves nothing half-done."""
+"""Gets what is missing in the cache: an official archive, or a build from source.
+
+One at a time; what is killed leaves nothing half-done.
+"""
 
 import fcntl
 import os
@@ -8,9 +11,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from ci.parts import native
+from ci.parts import native, official
+from ci.parts.archives import Archive, archive_of
 from ci.parts.errors import PartsError
 from ci.parts.progress import Console, Progress
 from ci.parts.recipes import (
@@ -30,31 +35,81 @@ _GIB = 1 << 30
 _COLD_BYTES = {"kubernetes": 4 * _GIB, "keda": 5 * _GIB}
 _COLD_BYTES_OTHER = 3 * _GIB // 2
 _TEMPORARY = ".building-"
+_DOWNLOADS = ".downloads"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Where a part is, or will be, and the archive that it comes from, unless it is built."""
+
+    recipe: Recipe
+    path: Path
+    archive: Archive | None = None
 
 
 def ensure(names: Sequence[str], progress: Progress | None = None) -> dict[str, Path]:
-    """The paths of the parts `names`; those that are not in the cache are built first.
+    """The paths of the parts `names`; those that are not in the cache are got or built first.
 
     A program's path is its executable, a source folder's path is the folder. Two processes never
     build at once: the second waits, and finds the first one's work. Raises PartsError.
     """
     wanted = _recipes(names)
     toolchain = find(pin("go", "toolchain"))
-    places = {recipe.name: place(recipe, toolchain) for recipe in wanted}
-    if not all(path.exists() for path in places.values()):
+    if official.setting() == "auto":
+        absent = [recipe for recipe in wanted if not found(recipe, toolchain)]
+        official.ask([archive for recipe in absent if (archive := archive_of(recipe))])
+    choices = [_choose(recipe, toolchain) for recipe in wanted]
+    if not all(choice.path.exists() for choice in choices):
         with _lock():
             _remove_leftovers()
-            missing = [recipe for recipe in wanted if not places[recipe.name].exists()]
-            check_space(missing, _file_systems(toolchain))
-            _build_all(missing, places, toolchain, progress or Console())
-    return {recipe.name: places[recipe.name] for recipe in wanted}
+            missing = [choice for choice in choices if not choice.path.exists()]
+            if built := [choice.recipe for choice in missing if not choice.archive]:
+                _say_why(built)
+                check_space(built, _file_systems(toolchain))
+            _get_all(missing, toolchain, progress or Console())
+    return {choice.recipe.name: choice.path for choice in choices}
+
+
+def _say_why(built: Sequence[Recipe]) -> None:
+    hosts = sorted({archive.host for recipe in built if (archive := archive_of(recipe))})
+    if hosts and official.setting() == "auto":
+        silent = ", ".join(hosts)
+        print(f"building from source what cannot be had from {silent} now", file=sys.stderr)
 
 
 def place(recipe: Recipe, toolchain: Toolchain) -> Path:
-    """Where the part is, or will be, in the cache."""
+    """Where the part is, or will be, in the cache; may ask its archive's host, for seconds."""
+    return _choose(recipe, toolchain).path
+
+
+def found(recipe: Recipe, toolchain: Toolchain) -> Path | None:
+    """Where the part is in the cache, however it came there; nobody is asked."""
+    archive = archive_of(recipe)
+    places = [_source_place(recipe, toolchain), *([_place(recipe, archive)] if archive else [])]
+    return next((path for path in places if path.exists()), None)
+
+
+def _choose(recipe: Recipe, toolchain: Toolchain) -> _Choice:
+    built = _Choice(recipe, _source_place(recipe, toolchain))
+    archive, setting = archive_of(recipe), official.setting()
+    if archive is None or setting == "source":
+        return built
+    got = _Choice(recipe, _place(recipe, archive), archive)
+    if setting == "official":
+        return got
+    if built.path.exists() or not (got.path.exists() or official.can_be_had(archive)):
+        return built
+    return got
+
+
+def _source_place(recipe: Recipe, toolchain: Toolchain) -> Path:
     version = pin("go", recipe.module)
     folder = key(recipe, version, toolchain.version, module_sources(recipe.module))
     return _parts_root() / recipe.name / folder / recipe.name
+
+
+def _place(recipe: Recipe, archive: Archive) -> Path:
+    return _parts_root() / recipe.name / archive.key(recipe.name) / recipe.name
 
 
 def check_space(missing: Sequence[Recipe], free: Mapping[Path, int]) -> None:
@@ -96,27 +151,61 @@ def _recipes(names: Sequence[str]) -> list[Recipe]:
     return [recipe for name, recipe in RECIPES.items() if name in set(names)]
 
 
-def _build_all(
-    missing: Sequence[Recipe], places: dict[str, Path], toolchain: Toolchain, progress: Progress
-) -> None:
-    for number, recipe in enumerate(missing, 1):
-        with progress.working(recipe.name, number, len(missing)):
-            _build(recipe, places[recipe.name], toolchain)
+def _get_all(missing: Sequence[_Choice], toolchain: Toolchain, progress: Progress) -> None:
+    """Each archive once, however many parts come from it."""
+    jobs = {
+        choice.archive.name if choice.archive else choice.recipe.name: choice for choice in missing
+    }
+    for number, choice in enumerate(jobs.values(), 1):
+        if archive := choice.archive:
+            said = f"{archive.name} from {archive.host}"
+            with progress.working(said, number, len(jobs), "downloading"):
+                _fetch(archive)
+        else:
+            with progress.working(choice.recipe.name, number, len(jobs)):
+                _build(choice.recipe, choice.path, toolchain)
+    shutil.rmtree(_parts_root() / _DOWNLOADS, ignore_errors=True)
+
+
+def _fetch(archive: Archive) -> None:
+    """All programs of the archive, also those that nobody wants yet."""
+    with _temporary() as temporary:
+        official.fetch(archive, temporary, _parts_root() / _DOWNLOADS)
+        for part in archive.programs:
+            final = _place(RECIPES[part], archive)
+            if final.exists():  # and may be running
+                continue
+            folder = temporary / f"{part}.folder"
+            folder.mkdir()
+            (temporary / part).rename(folder / part)
+            _move(folder, final.parent)
 
 
 def _build(recipe: Recipe, final: Path, toolchain: Toolchain) -> None:
-    final.parent.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary() as temporary:
+        folder = temporary / "folder"
+        folder.mkdir()
+        if recipe.package:
+            _compile(recipe, folder / recipe.name, toolchain)
+        else:
+            _copy_sources(recipe, folder / recipe.name, toolchain)
+        _move(folder, final.parent)
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=_parts_root()))
     try:
-        if recipe.package:
-            _compile(recipe, temporary / recipe.name, toolchain)
-        else:
-            _copy_sources(recipe, temporary / recipe.name, toolchain)
-        shutil.rmtree(final.parent, ignore_errors=True)
-        temporary.chmod(0o755)
-        temporary.rename(final.parent)
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move(folder: Path, final: Path) -> None:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(final, ignore_errors=True)
+    folder.chmod(0o755)
+    folder.rename(final)
 
 
 def _compile(recipe: Recipe, output: Path, toolchain: Toolchain) -> None:

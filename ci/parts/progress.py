@@ -1,4 +1,4 @@
-"""Says what is being built, which of how many it is, for how long, and how long it took last time.
+"""Says what is built or downloaded, which of how many it is, for how long, and how long it took.
 
 On a terminal one line is rewritten each second, from the first part to the last; in a log each part
 has one line.
@@ -9,18 +9,23 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
 from ci.versions import cache_root
+
+Doing = Literal["building", "downloading"]
+_DONE: Mapping[Doing, str] = {"building": "built", "downloading": "downloaded"}
 
 
 class Progress(Protocol):
     """Notified of what is being worked on."""
 
-    def working(self, part: str, number: int = 1, total: int = 1) -> AbstractContextManager[None]:
+    def working(
+        self, part: str, number: int = 1, total: int = 1, doing: Doing = "building"
+    ) -> AbstractContextManager[None]:
         """Reports while the block runs, in which `part` is made, the `number`th of `total`."""
         ...
 
@@ -31,11 +36,13 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
 
 
-def begin_line(part: str, number: int, total: int, last: float | None) -> str:
+def begin_line(
+    part: str, number: int, total: int, last: float | None, doing: Doing = "building"
+) -> str:
     """`building kubelet (4 of 29, took 41 s last time)`."""
     notes = [f"{number} of {total}"] if total > 1 else []
     notes += [f"took {duration(last)} last time"] if last is not None else []
-    return f"building {part}" + (f" ({', '.join(notes)})" if notes else "")
+    return f"{doing} {part}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def live_line(begun: str, seconds: float) -> str:
@@ -43,10 +50,10 @@ def live_line(begun: str, seconds: float) -> str:
     return f"{begun}: {duration(seconds)} so far"
 
 
-def end_line(part: str, number: int, total: int, seconds: float) -> str:
+def end_line(part: str, number: int, total: int, seconds: float, doing: Doing = "building") -> str:
     """`built kubelet (4 of 29) in 41 s`."""
     place = f" ({number} of {total})" if total > 1 else ""
-    return f"built {part}{place} in {duration(seconds)}"
+    return f"{_DONE[doing]} {part}{place} in {duration(seconds)}"
 
 
 class Durations:
@@ -86,9 +93,11 @@ class Console:
         self._durations = durations or Durations(cache_root() / "durations.json")
 
     @contextmanager
-    def working(self, part: str, number: int = 1, total: int = 1) -> Iterator[None]:
+    def working(
+        self, part: str, number: int = 1, total: int = 1, doing: Doing = "building"
+    ) -> Iterator[None]:
         """Reports from a thread of its own until the block ends."""
-        line = begin_line(part, number, total, self._durations.read().get(part))
+        line = begin_line(part, number, total, self._durations.read().get(part), doing)
         started = time.monotonic()
         ended = threading.Event()
         ticker = threading.Thread(target=self._tick, args=(line, started, ended), daemon=True)
@@ -108,14 +117,15 @@ class Console:
             seconds = time.monotonic() - started
             if succeeded:
                 self._durations.note(part, seconds)
-            self._end(part, number, total, seconds, succeeded=succeeded)
+            last = number == total
+            self._end(part, end_line(part, number, total, seconds, doing), seconds, succeeded, last)
 
-    def _end(self, part: str, number: int, total: int, seconds: float, *, succeeded: bool) -> None:
+    def _end(self, part: str, line: str, seconds: float, succeeded: bool, last: bool) -> None:
         if not self._live:
             self._write(f"{'done in' if succeeded else 'failed after'} {duration(seconds)}\n")
         elif succeeded:
-            self._rewrite(end_line(part, number, total, seconds))
-            self._write("\n" if number == total else "")
+            self._rewrite(line)
+            self._write("\n" if last else "")
         else:
             self._rewrite(f"{part} failed after {duration(seconds)}")
             self._write("\n")

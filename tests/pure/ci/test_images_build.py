@@ -9,6 +9,7 @@ import pytest
 
 from ci.images import ImagesError, build, catalog, tools
 from ci.images.catalog import Plan, Ready
+from ci.parts.progress import Doing
 
 
 @dataclass
@@ -34,7 +35,9 @@ class Silent:
     """Progress that nobody sees."""
 
     @contextmanager
-    def working(self, part: str, number: int = 1, total: int = 1) -> Iterator[None]:
+    def working(
+        self, part: str, number: int = 1, total: int = 1, doing: Doing = "building"
+    ) -> Iterator[None]:
         yield
 
 

@@ -15,7 +15,15 @@ import pytest
 
 from ci.parts import PartsError, ensure
 from ci.parts.build import check_space, space_needed
-from ci.parts.progress import Console, Durations, begin_line, duration, end_line, live_line
+from ci.parts.progress import (
+    Console,
+    Doing,
+    Durations,
+    begin_line,
+    duration,
+    end_line,
+    live_line,
+)
 from ci.parts.recipes import MODULES, RECIPES, key, link_flags, module_sources
 from ci.parts.toolchain import is_older
 from ci.versions import pin
@@ -115,6 +123,11 @@ def test_progress_says_what_which_of_how_many_and_how_long_it_took_last_time() -
     assert end_line("etcd", 1, 1, 7.4) == "built etcd in 7 s"
 
 
+def test_progress_says_when_nothing_is_built() -> None:
+    assert begin_line("etcd", 1, 2, None, "downloading") == "downloading etcd (1 of 2)"
+    assert end_line("etcd", 1, 2, 7.4, "downloading") == "downloaded etcd (1 of 2) in 7 s"
+
+
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -187,7 +200,9 @@ class _Silent:
     def __init__(self) -> None:
         self.worked: list[tuple[str, int, int]] = []
 
-    def working(self, part: str, number: int = 1, total: int = 1) -> AbstractContextManager[None]:
+    def working(
+        self, part: str, number: int = 1, total: int = 1, doing: Doing = "building"
+    ) -> AbstractContextManager[None]:
         self.worked.append((part, number, total))
         return nullcontext()
 
@@ -195,6 +210,7 @@ class _Silent:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SELFHEAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SELFHEAL_PARTS", "source")
     return tmp_path / "cache"
 
 
