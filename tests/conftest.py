@@ -11,6 +11,10 @@ from hypothesis import settings
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
+# The same programs wherever the tests run: unless SELFHEAL_PARTS is set, no host of official
+# archives is asked.
+os.environ.setdefault("SELFHEAL_PARTS", "source")
+
 
 @pytest.fixture(scope="session")
 def unavailable() -> Callable[[str], None]:

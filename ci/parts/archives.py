@@ -11,12 +11,12 @@ import hashlib
 import platform
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from ci.parts.recipes import MODULES, Recipe
+from ci.parts.recipes import MODULES, RECIPES, Recipe
 
 _FILE = Path(__file__).with_name("archives.toml")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -33,7 +33,7 @@ class Archive:
     checksum: str
     """`sha256:…` or `sha512:…`."""
     architecture: str
-    programs: Mapping[str, str]
+    programs: Mapping[str, str] = field(hash=False)
     """The part's name → its path inside; empty for a file."""
 
     @property
@@ -45,23 +45,27 @@ class Archive:
 
     def key(self, part: str) -> str:
         """The cache folder of a part that comes from here."""
-        facts = "\0".join((self.kind, self.checksum, self.programs[part]))
+        # An image's index has the same digest for each architecture.
+        facts = "\0".join((self.kind, self.checksum, self.programs[part], self.architecture))
         return f"official-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
 
 def archive_of(recipe: Recipe) -> Archive | None:
     """The official archive that has the part in exactly the pinned version, or None."""
+    return next((archive for archive in usable() if recipe.name in archive.programs), None)
+
+
+def usable() -> list[Archive]:
+    """The archives that have this machine's programs in exactly the pinned versions."""
     architecture = _ARCHITECTURES.get(platform.machine())
     if platform.system() != "Linux" or architecture is None:
-        return None
-    for name, entry in entries().items():
-        if (
-            recipe.name in entry["programs"]
-            and architecture in entry
-            and is_required(recipe.module, entry["requires"])
-        ):
-            return archive_from(name, entry, architecture)
-    return None
+        return []
+    return [
+        archive_from(name, entry, architecture)
+        for name, entry in entries().items()
+        if architecture in entry
+        and all(is_required(RECIPES[part].module, entry["requires"]) for part in entry["programs"])
+    ]
 
 
 def archive_from(name: str, entry: Mapping[str, Any], architecture: str) -> Archive:
@@ -78,6 +82,7 @@ def archive_from(name: str, entry: Mapping[str, Any], architecture: str) -> Arch
     )
 
 
+@functools.cache
 def is_required(module: str, requirement: str) -> bool:
     """Whether the wrapper module requires this (`sigs.k8s.io/kwok v0.8.0`)."""
     lines = (MODULES / module / "go.mod").read_text().splitlines()

@@ -55,26 +55,15 @@ def ensure(names: Sequence[str], progress: Progress | None = None) -> dict[str, 
     """
     wanted = _recipes(names)
     toolchain = find(pin("go", "toolchain"))
-    if official.setting() == "auto":
-        absent = [recipe for recipe in wanted if not found(recipe, toolchain)]
-        official.ask([archive for recipe in absent if (archive := archive_of(recipe))])
     choices = [_choose(recipe, toolchain) for recipe in wanted]
     if not all(choice.path.exists() for choice in choices):
         with _lock():
             _remove_leftovers()
             missing = [choice for choice in choices if not choice.path.exists()]
             if built := [choice.recipe for choice in missing if not choice.archive]:
-                _say_why(built)
                 check_space(built, _file_systems(toolchain))
             _get_all(missing, toolchain, progress or Console())
     return {choice.recipe.name: choice.path for choice in choices}
-
-
-def _say_why(built: Sequence[Recipe]) -> None:
-    hosts = sorted({archive.host for recipe in built if (archive := archive_of(recipe))})
-    if hosts and official.setting() == "auto":
-        silent = ", ".join(hosts)
-        print(f"building from source what cannot be had from {silent} now", file=sys.stderr)
 
 
 def place(recipe: Recipe, toolchain: Toolchain) -> Path:

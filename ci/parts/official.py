@@ -5,14 +5,15 @@ else built from source), `official` (never built where a checksum is pinned) or 
 """
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from ci.parts import https, unpack
-from ci.parts.archives import Archive
+from ci.parts.archives import Archive, usable
 from ci.parts.errors import PartsError, Refused, Unreachable
 from ci.parts.registry import Image
 
@@ -21,10 +22,8 @@ Setting = Literal["auto", "official", "source"]
 _HINT = "  SELFHEAL_PARTS=source builds from source instead."
 ANSWER_SECONDS = 4.0
 """How long a host may take to say that it has something."""
-_asked: dict[tuple[str, str], PartsError | None] = {}
-"""Why an archive (location, checksum) cannot be had, or None: asked once in a process."""
-_silent: set[str] = set()
-"""Hosts that said nothing in time, and are not asked again."""
+_answers: dict[Archive, PartsError | None] = {}
+"""Why an archive cannot be had, or None: asked once in a process."""
 
 
 def setting() -> Setting:
@@ -38,27 +37,24 @@ def setting() -> Setting:
 
 
 def can_be_had(archive: Archive) -> bool:
-    """Whether its host has it for us now. Raises Refused for a redirect to anything but HTTPS."""
-    ask([archive])
-    answer = _asked[archive.location, archive.checksum]
+    """Whether its host has it for us now. Raises Refused for a redirect to anything but HTTPS.
+
+    The first question is put for all archives at once, so that a network that is silent costs its
+    few seconds once; then one line on stderr says what is built instead.
+    """
+    if archive not in _answers:
+        _ask_for({archive, *usable()} - _answers.keys())
+    answer = _answers[archive]
     if isinstance(answer, Refused):
         raise Refused(f"{answer}\n{_HINT}")
     return answer is None
 
 
-def ask(archives: Sequence[Archive]) -> None:
-    """Finds out which can be had, all at once, in a few seconds."""
-    new = [one for one in archives if (one.location, one.checksum) not in _asked]
-    found: dict[str, PartsError | None] = {
-        one.name: Unreachable(f"{one.host} did not answer before")
-        for one in new
-        if one.host in _silent
-    }
+def _ask_for(archives: Collection[Archive]) -> None:
+    found: dict[Archive, PartsError | None] = {}
     # Not a pool: it would wait at the end for a name server that does not answer.
     threads = [
-        threading.Thread(target=_ask, args=(one, found), daemon=True)
-        for one in new
-        if one.name not in found
+        threading.Thread(target=_ask, args=(archive, found), daemon=True) for archive in archives
     ]
     for thread in threads:
         thread.start()
@@ -67,15 +63,19 @@ def ask(archives: Sequence[Archive]) -> None:
         thread.join(max(0.0, end - time.monotonic()))
     # What is answered later than this is not heard: the decision stays.
     heard = dict(found)
-    for one in new:
-        if one.name not in heard:
-            _silent.add(one.host)
-        _asked[one.location, one.checksum] = heard.get(
-            one.name, Unreachable(f"{one.host} does not answer")
+    silent = Unreachable(f"no answer in {ANSWER_SECONDS:.0f} s")
+    _answers.update({archive: heard.get(archive, silent) for archive in archives})
+    away = sorted({one.host for one in archives if isinstance(_answers[one], Unreachable)})
+    if away:
+        print(
+            f"building from source what cannot be had now from {', '.join(away)}"
+            " (SELFHEAL_PARTS=source does not ask)",
+            file=sys.stderr,
+            flush=True,
         )
 
 
-def _ask(archive: Archive, found: dict[str, PartsError | None]) -> None:
+def _ask(archive: Archive, found: dict[Archive, PartsError | None]) -> None:
     try:
         if archive.kind == "image":
             Image(archive, ANSWER_SECONDS).manifest(archive.checksum)
@@ -84,9 +84,9 @@ def _ask(archive: Archive, found: dict[str, PartsError | None]) -> None:
                 if answer.status_code not in (200, 206):
                     raise Unreachable(f"HTTP status {answer.status_code}")
     except PartsError as error:
-        found[archive.name] = error
+        found[archive] = error
     else:
-        found[archive.name] = None
+        found[archive] = None
 
 
 def fetch(archive: Archive, folder: Path, downloads: Path) -> None:
