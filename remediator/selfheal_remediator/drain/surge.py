@@ -24,6 +24,7 @@ from selfheal_remediator.kube.fields import Flag, Text, Whole, mistakes, time_te
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.placement import HOSTNAME
 from selfheal_remediator.kube.pods import Pod
+from selfheal_remediator.moments import credible
 
 #: On a Deployment: its owner wants this.
 SURGE_KEY = "selfheal.dev/surge"
@@ -237,7 +238,9 @@ def _too_soon(surged: Surged, now: float) -> str:
 
 
 def _recent(surged: Surged, now: float) -> list[int]:
-    return sorted(moment for moment in surged.at if moment > now - MOST_IN)
+    return sorted(
+        moment for moment in surged.at if moment > now - MOST_IN and credible(moment, now)
+    )
 
 
 # -- the requests ---------------------------------------------------------------------------

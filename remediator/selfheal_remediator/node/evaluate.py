@@ -5,12 +5,16 @@ The limits over all nodes are the planner's; carrying out and reporting is the c
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node import lifecycle, repair
+from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.annotation import (
     EXCLUDE_KEY,
     STATE_KEY,
     Phase,
+    State,
     Unreadable,
     read_state,
 )
@@ -47,7 +51,22 @@ def assess(node: Node, history: NodeHistory, scope: Scope, now: float) -> Assess
         over_at = repair.over_at(scope.config, ours, now) if ours is not None else now
         due = over_at if over_at > now else None
         return Assessment("excluded", why, state=ours, due=due, yields=due is None)
-    return _by_phase(Facts(node, history, scope, state, now))
+    facts = Facts(node, history, scope, state, now)
+    return _by_phase(facts) if state is None or state.by != scope.owner else _of_ours(facts, state)
+
+
+def _of_ours(facts: Facts, state: State) -> Assessment:
+    """What its annotation has of no clock is corrected there before anything that a limit holds
+    up: a time that is counted from now would never be over."""
+    corrected = lifecycle.with_credible_times(state, facts.now)
+    if corrected is state:
+        return _by_phase(facts)
+    found = _by_phase(replace(facts, state=corrected))
+    if found.action is not None:
+        return found
+    text = "times in its annotation that are to come count from now"
+    note = facts.action(Kind.NOTE, corrected, "", text)
+    return replace(found, state=state, action=note, limited_action=None)
 
 
 def _by_phase(facts: Facts) -> Assessment:

@@ -14,6 +14,7 @@ from typing import Any
 
 from selfheal_remediator.config import Rule
 from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.moments import credible
 from selfheal_remediator.node.annotation import Phase, State
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED
 
@@ -243,6 +244,19 @@ def seen_again(state: State) -> State:
 def kept_for_flaps(state: State, cordons: tuple[int, ...]) -> State:
     """Nothing is wrong with it any more; when it was cordoned still counts."""
     return _step(state, Phase.HEALED, cordons=cordons)
+
+
+def with_credible_times(state: State, now: float) -> State:
+    """The same, but what is to be over at a time that no clock wrote begins now: nobody would see
+    its end."""
+    changes: dict[str, Any] = {
+        name: int(now)
+        for name in ("since", "step_ended")
+        if not credible(getattr(state, name), now)
+    }
+    if not all(credible(moment, now) for moment in state.cordons):
+        changes["cordons"] = tuple(min(moment, int(now)) for moment in state.cordons)
+    return replace(state, **changes) if changes else state
 
 
 def void(owner: str) -> State:

@@ -301,6 +301,53 @@ def test_too_many_cordons_need_a_human() -> None:
     assert "a human must uncordon it" in seen.why
 
 
+#: Of no clock.
+FAR = int(NOW) + 10**9
+
+
+@pytest.mark.parametrize(
+    ("state", "rules", "fault", "wanted"),
+    [
+        # A person uncordoned it; a rule that was dropped; too many cordons.
+        (replace(CORDONED, phase=Phase.CANCELLED, since=FAR), (), "True", Kind.CORDON),
+        (replace(CORDONED, since=FAR), (rule(condition="Else"),), "True", Kind.UNCORDON),
+        (replace(CORDONED, cordons=(FAR, FAR, FAR)), (), "False", Kind.UNCORDON),
+        (replace(CORDONED, phase=Phase.HEALED, cordons=(FAR,)), (), "False", Kind.CLEAR),
+    ],
+)
+def test_a_time_that_no_clock_wrote_is_over_as_one_of_now(
+    state: State, rules: tuple[Rule, ...], fault: str, wanted: Kind
+) -> None:
+    about, unschedulable = scope(*rules), state.phase.cordoned
+    found = node("n", condition(fault), state=state, unschedulable=unschedulable)
+    first = look(found, about)
+    assert first.limited_action is None
+    assert first.action is not None
+    assert first.action.kind is Kind.NOTE
+    assert first.action.state is not None
+    assert first.action.state.phase is state.phase
+    later = NOW + 90_000  # longer than every time that is set
+    found = node(
+        "n",
+        condition(fault, heartbeat=later),
+        state=first.action.state,
+        unschedulable=unschedulable,
+    )
+    if wanted is not Kind.UNCORDON or fault == "False":
+        assert look(found, about, NOW + 60, since=NOW).action is None  # as it was written
+    seen = look(found, about, later, since=NOW)
+    action = seen.action or seen.limited_action
+    assert action is not None
+    assert action.kind is wanted
+
+
+def test_a_clock_that_is_ahead_is_waited_for() -> None:
+    """By less than clocks differ: what it wrote stays as it is."""
+    ahead = int(NOW) + 3000
+    state = replace(CORDONED, since=ahead, cordons=(ahead,))
+    assert look(cordoned(state, condition("False")), scope()).action is None
+
+
 def test_a_cordoned_node_waits_for_a_drain_slot() -> None:
     waiting = replace(CORDONED, action="drain")
     seen = look(cordoned(waiting, BAD), scope())

@@ -187,6 +187,14 @@ def test_after_a_step_recovery_is_waited_for() -> None:
     assert uncordons(seen(about, ended(about, ago=301), GOOD, NOW - LONG))
 
 
+def test_a_step_that_ended_at_a_time_that_no_clock_wrote_ended_now() -> None:
+    about = ladder(JOB, JOB)
+    state = replace(ended(about), step_ended=int(NOW) + 10**9)
+    action = seen(about, state).action
+    assert action is not None
+    assert action.state == replace(state, step_ended=int(NOW))
+
+
 def test_what_was_reported_before_a_step_ended_does_not_begin_the_next() -> None:
     """It may have helped."""
     about = ladder(JOB, JOB)

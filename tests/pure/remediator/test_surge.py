@@ -302,6 +302,14 @@ def test_a_time_from_the_future_is_waited_for() -> None:
     assert decision(raw)[0] == "wait"
 
 
+def test_a_time_that_no_clock_wrote_is_not_waited_for_and_not_kept() -> None:
+    said = json.dumps({"mark": OTHER, "at": [int(NOW) + 10**9, 2**40]})
+    raw = deployment(annotations={**WANTED, SURGED_KEY: said})
+    assert decision(raw) == ("start", "")
+    written = json.loads(started(raw)["metadata"]["annotations"][SURGED_KEY])
+    assert written["at"] == [int(NOW)]
+
+
 # -- a rollout that fails -----------------------------------------------------------------------
 
 
