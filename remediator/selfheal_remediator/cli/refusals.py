@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from selfheal_remediator.config import Config
-from selfheal_remediator.drain.budgets import never_lets
 from selfheal_remediator.drain.eviction import STUCK_AFTER
-from selfheal_remediator.drain.surge import NOTHING, SHARED, Decision, cordon_mark, decide
-from selfheal_remediator.drain.surge_errand import deployment_of
+from selfheal_remediator.drain.surge import NOTHING, Decision, cordon_mark
+from selfheal_remediator.drain.surge_errand import decided, deployment_of
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.client import KubernetesApi
@@ -36,11 +35,10 @@ class Surges:
             return NOTHING
         try:
             deployment = deployment_of(self.api, pod)
+            return decided(self.api, deployment, pod, covering, self._mark, self.now)
         except ApiFailure as failure:
             self.notes.add(f"Deployments are not read, so no surge is shown: {failure}")
             return NOTHING
-        kept, unless = never_lets(covering[0], pod), SHARED if covering[0].expected > 1 else ""
-        return decide(deployment, pod, self._mark, self.now, kept=kept, unless=unless)
 
     @property
     def _mark(self) -> str:

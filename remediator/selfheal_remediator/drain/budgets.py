@@ -28,9 +28,9 @@ class KnownBudgets:
         """Whether one that covers the pod allows no eviction even if all its pods are healthy."""
         return any(never_lets(budget, pod) for budget in self)
 
-    def shared(self, pod: Pod) -> bool:
-        """Whether one that covers the pod counts other pods, too."""
-        return any(budget.covers(pod) and budget.expected > 1 for budget in self)
+    def covering(self, pod: Pod) -> tuple[Budget, ...]:
+        """Those that cover the pod."""
+        return tuple(budget for budget in self if budget.covers(pod))
 
     def changed(
         self, budget: Budget, evictions: Collection[Eviction], now: float, *, gone: bool

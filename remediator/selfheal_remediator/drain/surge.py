@@ -33,8 +33,7 @@ SURGED_KEY = "selfheal.dev/surged"
 UNDER_WAY = "the new pod is to be ready before this one stops"
 #: What is evicted for the new pod's sake is missing once the old one stops, a moment later.
 SHARED = "its PDB counts other pods, too, and would let one of them go for the new one"
-#: A budget with a number as minAvailable counts what has failed, too (getExpectedPodCount).
-MAY_OPEN = "its PDB counts more pods than it needs (finished ones, too: delete them)"
+MAY_OPEN = "its PDB counts more pods than it needs"
 #: Who replaces whole objects removes what was written down, too: both would continue for ever.
 PUT_BACK = "somebody has undone its rollout for this cordon"
 #: Seconds until the same Deployment is rolled out again: after one rollout, and at most.

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from selfheal_remediator.drain.budgets import never_lets
 from selfheal_remediator.drain.node_pods import node_pod_from_json
 from selfheal_remediator.drain.requests import still_draining
-from selfheal_remediator.drain.surge import Decision, Surge, decide, start_patch, undo_patch
+from selfheal_remediator.drain.surge import (
+    MAY_OPEN,
+    SHARED,
+    Decision,
+    Surge,
+    decide,
+    start_patch,
+    undo_patch,
+)
+from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.deployments import Deployment, deployment_from_json
 from selfheal_remediator.kube.json_values import as_name, as_object, controller_of
@@ -26,11 +36,11 @@ _REFUSED = (400, 403, 422)
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """pod: what a budget refused to let go; kept, unless, mark: see surge.decide; may_go: whether
-    the node's drain still continues, and rolls out what it is to."""
+    """pod: what a budget refused to let go; budgets: those that cover it; unless, mark: see
+    surge.decide; may_go: whether the node's drain still continues, and rolls out what it is to."""
 
     pod: Pod
-    kept: bool
+    budgets: tuple[Budget, ...]
     unless: str
     node: str
     node_uid: str
@@ -68,6 +78,40 @@ def deployment_of(api: KubernetesApi, pod: Pod) -> Deployment | None:
     return found if found is not None and found.uid == above[3] else None
 
 
+def decided(
+    api: KubernetesApi,
+    deployment: Deployment | None,
+    pod: Pod,
+    budgets: Sequence[Budget],
+    mark: str,
+    now: float,
+    *,
+    unless: str = "",
+) -> Decision:
+    """What is to be done about the Deployment, by the budgets that cover its pod. What has finished
+    is left out of their counts where the decision depends on it. Raises ApiFailure."""
+
+    def by(known: Sequence[Budget]) -> Decision:
+        kept = any(never_lets(budget, pod) for budget in known)
+        shared = SHARED if any(budget.expected > 1 for budget in known) else ""
+        return decide(deployment, pod, mark, now, kept=kept, unless=unless or shared)
+
+    decision = by(budgets)
+    if decision.why not in (MAY_OPEN, SHARED) or not any(one.counts_pods for one in budgets):
+        return decision
+    return by([_without_finished(api, budget) for budget in budgets])
+
+
+def _without_finished(api: KubernetesApi, budget: Budget) -> Budget:
+    """The budget as it would be were the pods deleted that have failed or succeeded: kubelets leave
+    those that they evicted, and nobody may ever delete them."""
+    if not budget.counts_pods:
+        return budget
+    pods = api.pods_labelled(budget.namespace, budget.label_selector)
+    alive = sum(not node_pod_from_json(raw).finished for raws, _ in pods.pages() for raw in raws)
+    return replace(budget, expected=alive)
+
+
 def carry_out(api: KubernetesApi, errand: Errand, now: float) -> Result:
     """Decide by what the API server has now, and do it. Raises ApiFailure (NotLeader among them),
     also where the answer was lost: the next errand finds what came of it."""
@@ -75,8 +119,9 @@ def carry_out(api: KubernetesApi, errand: Errand, now: float) -> Result:
     if not errand.may_go():
         return Result(None)
     deployment = deployment_of(api, errand.pod)
-    kept, unless = errand.kept, errand.unless
-    decision = decide(deployment, errand.pod, errand.mark, now, kept=kept, unless=unless)
+    decision = decided(
+        api, deployment, errand.pod, errand.budgets, errand.mark, now, unless=errand.unless
+    )
     if deployment is None or decision.surge not in (Surge.START, Surge.UNDO):
         return Result(decision, deployment)
     starts = decision.surge is Surge.START

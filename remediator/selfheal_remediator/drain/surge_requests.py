@@ -14,7 +14,7 @@ from selfheal_remediator.drain import reports
 from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.eviction import Eviction
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
-from selfheal_remediator.drain.surge import PUT_BACK, SHARED, UNDER_WAY, Decision, Surge
+from selfheal_remediator.drain.surge import PUT_BACK, UNDER_WAY, Decision, Surge
 from selfheal_remediator.drain.surge_errand import Errand, Result, carry_out
 from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
@@ -51,8 +51,8 @@ class SurgeRequests:
             wanted = now.config.drain.surge and not now.config.dry_run
             return wanted and run.may_send(now, cancelled, self._clock())
 
-        kept, unless = drain.budgets.never_let(pod), _unless(drain, pod)
-        errand = Errand(pod, kept, unless, drain.node, drain.uid, run.mark, may_go)
+        budgets, unless = drain.budgets.covering(pod), _unless(drain, pod)
+        errand = Errand(pod, budgets, unless, drain.node, drain.uid, run.mark, may_go)
         job = partial(self._carry_out, run, errand)
         self._workers.submit(job, Purpose.EVICTIONS, drain.node)
 
@@ -106,9 +106,7 @@ def _found(item: Eviction | None, result: Result) -> bool:
 def _unless(drain: NodeDrain, pod: Pod) -> str:
     """Why no rollout may be begun for the pod, empty = it may."""
     item = drain.evictions.get(pod.uid)
-    if item is not None and item.surge.begun:
-        return PUT_BACK
-    return SHARED if drain.budgets.shared(pod) else ""
+    return PUT_BACK if item is not None and item.surge.begun else ""
 
 
 def _after(decision: Decision, *, done: bool) -> Decision:

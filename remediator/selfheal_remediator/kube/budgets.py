@@ -37,11 +37,20 @@ class Budget:
     expected: int
     current: bool
     always_allow_unhealthy: bool
+    #: minAvailable is a number: then `expected` counts all pods that there are, finished ones, too
+    #: (getExpectedPodCount in pkg/controller/disruption/disruption.go).
+    counts_pods: bool = False
 
     @property
     def id(self) -> str:
         """`namespace/name`, for people."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def label_selector(self) -> str:
+        """Which pods it covers, as a query of the API names them."""
+        labels = [f"{key}={value}" for key, value in self.match_labels.items()]
+        return ",".join([*labels, *(_query(*item) for item in self.match_expressions)])
 
     def covers(self, pod: Pod) -> bool:
         """Whether the budget's selector matches the pod (policy/v1: empty selects all)."""
@@ -72,6 +81,17 @@ def _expression_matches(
             return False
 
 
+def _query(key: str, operator: str, values: tuple[str, ...]) -> str:
+    """A requirement of matchExpressions; the API server has checked the operator."""
+    match operator:
+        case "Exists":
+            return key
+        case "DoesNotExist":
+            return f"!{key}"
+        case _:
+            return f"{key} {operator.lower()} ({','.join(values)})"
+
+
 @understood("a PodDisruptionBudget")
 def budget_from_json(raw: Json) -> Budget:
     """A PodDisruptionBudget from the API's JSON. Raises Malformed."""
@@ -99,4 +119,5 @@ def budget_from_json(raw: Json) -> Budget:
         expected=as_whole(status.get("expectedPods")),
         current=as_whole(status.get("observedGeneration")) >= as_whole(meta.get("generation")),
         always_allow_unhealthy=as_text(spec.get("unhealthyPodEvictionPolicy")) == "AlwaysAllow",
+        counts_pods=isinstance(spec.get("minAvailable"), int),
     )

@@ -13,7 +13,7 @@ from selfheal_remediator.drain.engine import NodeDrain
 from selfheal_remediator.drain.filters import Surroundings
 from selfheal_remediator.drain.pod_surge import LATER_AGAIN, LEFT_FOR, WAIT_AGAIN
 from selfheal_remediator.drain.running import Callbacks, Instructions, RunningDrain
-from selfheal_remediator.drain.surge import Decision, Surge, cordon_mark
+from selfheal_remediator.drain.surge import MAY_OPEN, Decision, Surge, cordon_mark
 from selfheal_remediator.drain.surge_errand import Errand, carry_out, deployment_of
 from selfheal_remediator.drain.surge_requests import SurgeRequests
 from selfheal_remediator.drain.surging import AT_ONCE, PATIENCE, take_due
@@ -34,13 +34,13 @@ from tests.pure.remediator.running import pod as running_pod
 Json = dict[str, Any]
 
 
-def budget(allowed: int = 0, expected: int = 1) -> Budget:
+def budget(allowed: int = 0, expected: int = 1, **spec: Any) -> Budget:
     """Of the pods `app: web`; needs one."""
     counts = {"disruptionsAllowed": allowed, "expectedPods": expected}
     return budget_from_json(
         {
             "metadata": {"namespace": "default", "name": "web", "uid": "b", "generation": 1},
-            "spec": {"selector": {"matchLabels": {"app": "web"}}},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, **spec},
             "status": {"desiredHealthy": 1, "observedGeneration": 1, **counts},
         }
     )
@@ -191,8 +191,9 @@ def api(server: FakeApi) -> KubernetesApi:
     return KubernetesApi(access, "d", ApiBudget())
 
 
-def errand(may_go: Any = lambda: True) -> Errand:
-    return Errand(pod("a"), True, "", "n", NODE_UID, cordon_mark(NODE_UID, int(NOW)), may_go)
+def errand(may_go: Any = lambda: True, *, by: Budget | None = None) -> Errand:
+    mark = cordon_mark(NODE_UID, int(NOW))
+    return Errand(pod("a"), (by or budget(),), "", "n", NODE_UID, mark, may_go)
 
 
 def test_it_reads_decides_and_writes_once(server: FakeApi) -> None:
@@ -227,6 +228,37 @@ def test_a_pod_may_be_of_no_deployment(server: FakeApi, path: str, raw: Json | N
     server.put(path, raw)
     assert deployment_of(api(server), pod("a")) is None
     assert not carry_out(api(server), errand(), NOW).done
+    assert server.did == []
+
+
+def leftover(server: FakeApi, phase: str) -> None:
+    """Another pod of the budget."""
+    raw = there("n", uid="left", name="left", labels={"app": "web"})
+    raw["status"] = {"phase": phase}
+    server.put(f"{POD.rpartition('/')[0]}/left", raw)
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+def test_a_pod_that_has_finished_is_no_reason_to_wait(server: FakeApi, phase: str) -> None:
+    """A number as minAvailable: the API server counts each pod that there is."""
+    leftover(server, phase)
+    assert carry_out(api(server), errand(by=budget(expected=2, minAvailable=1)), NOW).done
+
+
+@pytest.mark.parametrize("phase", ["Running", "Pending", "Unknown"])
+def test_a_pod_that_may_be_ready_yet_is_waited_for(server: FakeApi, phase: str) -> None:
+    leftover(server, phase)
+    result = carry_out(api(server), errand(by=budget(expected=2, minAvailable=1)), NOW)
+    assert result.decision is not None
+    assert (result.decision.surge, result.decision.why) == (Surge.WAIT, MAY_OPEN)
+    assert server.did == []
+
+
+@pytest.mark.parametrize("spec", [{"minAvailable": "50%"}, {"maxUnavailable": 1}])
+def test_what_counts_replicas_counts_no_finished_pods(server: FakeApi, spec: Json) -> None:
+    """Two are wanted: the other one may come."""
+    leftover(server, "Failed")
+    assert not carry_out(api(server), errand(by=budget(expected=2, **spec)), NOW).done
     assert server.did == []
 
 
