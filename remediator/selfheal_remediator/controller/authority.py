@@ -38,6 +38,12 @@ class Authority:
         self.leading, self.first = leading, None
         self.term += 1
 
+    @property
+    def responsible(self) -> bool:
+        """Whether what happens to the nodes is this process's doing: it leads, and as far as is
+        known no other remediator comes first."""
+        return self.leading and not self.first
+
     def read_pause(self, annotations: Mapping[str, str]) -> bool:
         """What the Lease says of a pause; returns whether that has changed."""
         paused = annotations.get(PAUSE_KEY, "")

@@ -64,6 +64,7 @@ class Leadership:
             log.warning("the other remediator is gone: this one acts from now on")
             self._healer.begin()
         self._authority.comes_first(first)
+        self._parts.restoring.follow()
         self._metrics.controller.read_only.set(bool(first))
 
     def blocked(self, text: str) -> None:
@@ -172,8 +173,7 @@ class Leadership:
         self._mode.config = self._drains.draining.config = self._healer.config = config
         self._drains.follow_all()
         policies_changed = config.policies != before.policies
-        heals = self._authority.leading and not self._authority.first
-        if (policies_changed or mode_changed) and heals:
+        if (policies_changed or mode_changed) and self._authority.responsible:
             self._healer.begin()  # what was only a dry run is decided again
         self._parts.restoring.follow()
         self._planner.reconfigure(config, self._clock())

@@ -31,7 +31,7 @@ class MetricsPublisher:
         self._draining, self._healer = draining, healer
         self._due = 0.0
         self._owed = False
-        #: What the nodes were counted at: the planner's revision, and whether we led.
+        #: What the nodes were counted at: the planner's revision, and whether we were responsible.
         self._counted = (-1, False)
 
     @property
@@ -46,7 +46,7 @@ class MetricsPublisher:
             return
         self._due = now + METRICS_EVERY
         # Counting all nodes again is most of what an idle process does: only after a change.
-        known = (self._planner.revision, self._authority.leading)
+        known = (self._planner.revision, self._authority.responsible)
         if known != self._counted:
             self._counted = known
             self._publish_nodes()
@@ -61,7 +61,7 @@ class MetricsPublisher:
         cordoned: Counter[tuple[str, ...]] = Counter()
         info: dict[tuple[str, ...], float] = {}
         rejected: Counter[tuple[str, ...]] = Counter()
-        if self._authority.leading:
+        if self._authority.responsible:
             for entry in self._planner.entries.values():
                 _count(entry, states, cordoned, info, rejected)
         publish(self._metrics.nodes.states, states)
@@ -71,8 +71,8 @@ class MetricsPublisher:
 
     def _publish_policies(self) -> None:
         policy_states = tuple(self._healer.healing.policy_states.values())
-        # Who does not lead knows none; who leads knows all once they are listed.
-        complete = not self._authority.leading or self._healer.listed
+        # Who does not act knows none; who does knows all once they are listed.
+        complete = not self._authority.responsible or self._healer.listed
         keys = (policy_state.policy.key for policy_state in policy_states)
         self._metrics.healing.set_policies(keys, complete=complete)
         values = policy_values(policy_states)

@@ -36,8 +36,9 @@ class ObjectRestoring:
         self._restorer = Restorer(api, api.namespace, workers, post, callbacks, clock)
 
     def follow(self) -> None:
-        """A term of leadership, or another configuration or mode, has begun."""
-        self._restorer.follow(self._mode.config.restore, leading=self._authority.leading)
+        """A term of leadership, or another configuration or mode, has begun, or another remediator
+        comes first, or does no more."""
+        self._restorer.follow(self._mode.config.restore, leading=self._authority.responsible)
 
     def end(self) -> None:
         """The process ends."""

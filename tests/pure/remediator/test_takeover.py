@@ -13,6 +13,7 @@ from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.kube.lease import LABEL, PAUSE_KEY, STOP_KEY
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
+from tests.pure.remediator.restore_world import CONFIG_MAP, config_map, deployment
 from tests.pure.remediator.running import (
     BAD,
     LEASE,
@@ -140,6 +141,58 @@ def test_one_that_is_read_only_keeps_nothing_of_nodes_that_are_gone(api: FakeApi
         remediator.post(lambda: kept.append(remediator.planner.take_changed()))
         until("it says", lambda: kept)
         assert uid not in kept[0]
+
+
+#: What a process says of itself, whoever acts.
+OF_ITSELF = {
+    *("leader", "read_only", "paused", "config_last_reload_successful"),
+    *("last_reconcile_timestamp_seconds", "nodes_watch_age_seconds"),
+}
+
+
+def test_one_that_is_read_only_says_nothing_of_nodes_and_objects_any_more(api: FakeApi) -> None:
+    """What it says would be of the moment in which the other one began, perhaps months ago."""
+    rule = {"condition": "Fault", "for": 0, "action": "drain"}
+    config = Config.model_validate(
+        {
+            "rules": [rule, {**rule, "condition": "Other"}],
+            "limits": {"maxUnavailable": 1},
+            "restore": {"enabled": True, "configMap": CONFIG_MAP},
+        }
+    )
+    for name in ("bad", "good"):  # one of them waits for a limit
+        api.put(f"{NODES}/{name}", node(name, "True"))
+    api.put(f"/api/v1/namespaces/d/configmaps/{CONFIG_MAP}", config_map(deployment()))
+    api.disturb = lambda verb, path: "403" if path.endswith("/r-worker") else ""
+    _lease_held_by(api, "")
+
+    def values() -> dict[str, float]:
+        return {
+            metric.name.removeprefix("selfheal_remediator_"): sum(
+                one.value for one in metric.samples
+            )
+            for metric in remediator.metrics.registry.collect()
+            if metric.type == "gauge" and metric.name.startswith("selfheal_")
+        }
+
+    def value(name: str) -> float:
+        return values()[name]
+
+    with running(api, config) as remediator:
+        names = ("cordoned_nodes", "cordoned_node_info", "nodes", "limited_nodes")
+        for name in (*names, "restore_missing_objects"):
+            until_later(remediator, f"it counts {name}", partial(value, name))
+        _older_remediator(api)
+        until_later(remediator, "it is read-only", lambda: values()["read_only"])
+        until_later(
+            remediator,
+            "it says no more",
+            lambda: not any(value for name, value in values().items() if name not in OF_ITSELF),
+        )
+        assert values()["leader"] == 1  # of its own Lease
+        api.put(f"{LEASE}-2", None)
+        for name in (*names, "restore_missing_objects"):
+            until_later(remediator, f"it counts {name} again", partial(value, name))
 
 
 def test_one_that_is_read_only_watches_no_policies_until_it_acts(api: FakeApi) -> None:
