@@ -13,7 +13,10 @@ DEFINITIONS = Path(__file__).with_name("definitions.json")
 #: Definitions that may be set to null, as users do to leave a setting out.
 DROPPABLE = {
     f"#/$defs/{name}"
-    for name in ("lookedFor", "object", "objects", "resources", "secretNames", "stringMap")
+    for name in (
+        *("annotations", "labels", "lookedFor", "object", "objects", "resources"),
+        *("secretNames", "stringMap"),
+    )
 }
 
 

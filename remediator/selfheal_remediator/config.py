@@ -21,6 +21,7 @@ from selfheal_remediator.api_settings import ApiBudget as ApiBudget
 from selfheal_remediator.api_settings import LeaseSettings as LeaseSettings
 from selfheal_remediator.drain_settings import Drain as Drain
 from selfheal_remediator.ladder import MOST_STEPS, Step, Verify
+from selfheal_remediator.names import Labels, NoneOrLabelKey
 from selfheal_remediator.policy_settings import Policies as Policies
 from selfheal_remediator.quantities import Amount, parse_amount
 from selfheal_remediator.restore_settings import Restore as Restore
@@ -159,7 +160,7 @@ class DisruptionLimits(_Strict):
     min_allowed: int = Field(default=1, ge=0)
     max_allowed: int | None = Field(default=None, ge=0)
     max_unavailable_per_zone: NodeAmount | None = None
-    group_label: str = ""
+    group_label: NoneOrLabelKey = ""
     max_unavailable_per_group: NodeAmount | None = None
     max_draining: int = Field(default=1, ge=0)
     max_draining_per_zone: int | None = Field(default=None, ge=1)
@@ -304,8 +305,8 @@ class Config(_Strict):
     mode: Literal["enforce", "dryRun"] = "enforce"
     #: How long an installation only says what it would do, from its first start; 0 = not at all.
     observe_first: Duration = 600.0
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    exclude_node_selector: dict[str, str] = Field(default_factory=dict)
+    node_selector: Labels = Field(default_factory=dict)
+    exclude_node_selector: Labels = Field(default_factory=dict)
     control_plane: bool = False
     rules: tuple[Rule, ...] = Field(default_factory=default_rules)
     limits: DisruptionLimits = Field(default_factory=DisruptionLimits)

@@ -9,6 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from selfheal_remediator.names import (
+    LabelKey,
+    NamespaceName,
+    is_namespace,
+    metadata_problems,
+)
 from selfheal_remediator.strict import Duration, Status, Strict
 
 #: What a template's texts may name in braces.
@@ -58,7 +64,7 @@ class WebhookSettings(Strict):
     secret_file: str = Field(min_length=1)
     ca_file: str = ""
     #: Labels of the node that are sent along.
-    labels: tuple[str, ...] = ()
+    labels: tuple[LabelKey, ...] = ()
     #: Seconds at most until the server answers one request.
     request_timeout: Duration = 15.0
 
@@ -80,7 +86,7 @@ class MachineSettings(Strict):
 
     mode: Literal["delete", "remediate"]
     #: Where the Machines are; empty = anywhere.
-    namespace: str = ""
+    namespace: NamespaceName = ""
 
 
 class Expression(Strict):
@@ -98,6 +104,25 @@ class Expression(Strict):
         if self.path and "status" in self.model_fields_set:
             raise ValueError("status belongs to condition, not to path")
         return self
+
+
+def _check_metadata(meta: dict[str, Any]) -> None:
+    """Of an object that a step creates. Raises ValueError."""
+    if unknown := sorted(map(str, meta.keys() - _METADATA)):
+        raise ValueError(
+            f"template.metadata.{unknown[0]} is not allowed; allowed are "
+            f"{', '.join(sorted(_METADATA))}"
+        )
+    namespace = meta.get("namespace", "")
+    if not isinstance(namespace, str) or not is_namespace(namespace):
+        raise ValueError(
+            f"template.metadata.namespace is {namespace!r:.100}, and no namespace: at most 63 "
+            "lower-case letters, digits and '-'; it may not vary"
+        )
+    if problem := next(metadata_problems(meta), ""):
+        raise ValueError(problem)
+    if OCCURRENCE_LABEL in (meta.get("labels") or {}):
+        raise ValueError(f"template.metadata.labels must be labels without {OCCURRENCE_LABEL}")
 
 
 class ResourceSettings(Strict):
@@ -121,17 +146,7 @@ class ResourceSettings(Strict):
             raise ValueError("template.kind is missing; an example is SelfNodeRemediation")
         if not isinstance(meta, dict) or not isinstance(meta.get("name"), str) or not meta["name"]:
             raise ValueError("template.metadata.name is missing")
-        if unknown := sorted(map(str, meta.keys() - _METADATA)):
-            raise ValueError(
-                f"template.metadata.{unknown[0]} is not allowed; allowed are "
-                f"{', '.join(sorted(_METADATA))}"
-            )
-        namespace = meta.get("namespace", "")
-        if not isinstance(namespace, str) or not re.fullmatch("[a-z0-9-]*", namespace):
-            raise ValueError("template.metadata.namespace is no namespace; it may not vary")
-        labels = meta.get("labels") or {}
-        if not isinstance(labels, dict) or OCCURRENCE_LABEL in labels:
-            raise ValueError(f"template.metadata.labels must be labels without {OCCURRENCE_LABEL}")
+        _check_metadata(meta)
         for text in texts_in(template):
             for name in PLACEHOLDER.findall(text):
                 if name not in PLACEHOLDERS:

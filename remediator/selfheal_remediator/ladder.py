@@ -13,6 +13,7 @@ from selfheal_remediator.external_steps import (
     ResourceSettings,
     WebhookSettings,
 )
+from selfheal_remediator.names import metadata_problems
 from selfheal_remediator.strict import ConditionType, Duration, Status, Strict
 
 #: More steps than anybody waits for; the annotation holds the number only.
@@ -45,6 +46,8 @@ class JobSettings(Strict):
         spec = self.template.get("spec")
         if not isinstance(spec, dict) or not spec.get("containers"):
             raise ValueError("template.spec.containers is missing: a pod template is expected")
+        if problem := next(metadata_problems(self.template.get("metadata")), ""):
+            raise ValueError(problem)
         if spec.get("restartPolicy", "Never") != "Never":
             raise ValueError(
                 f"template.spec.restartPolicy is {spec['restartPolicy']!r:.50}; allowed is Never: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from selfheal_remediator.names import NamespaceName
 from selfheal_remediator.strict import Duration
 from selfheal_remediator.strict import Strict as _Strict
 
@@ -13,7 +14,7 @@ class Policies(_Strict):
 
     enabled: bool = True
     #: Namespaces whose policies count; empty = all.
-    namespaces: tuple[str, ...] = ()
+    namespaces: tuple[NamespaceName, ...] = ()
     evaluation_interval: Duration = 10.0
     progress_timeout: Duration = 2.0
     progress_concurrency: int = Field(default=8, ge=1, le=64)

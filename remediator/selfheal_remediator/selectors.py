@@ -7,15 +7,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from selfheal_remediator.names import LabelKey, Labels, LabelValue
 from selfheal_remediator.strict import Strict
 
 
 class Requirement(Strict):
     """One of matchExpressions."""
 
-    key: str = Field(min_length=1, max_length=317)
+    key: LabelKey
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: tuple[str, ...] = ()
+    values: tuple[LabelValue, ...] = ()
 
     @model_validator(mode="after")
     def _has_values(self) -> Requirement:
@@ -42,7 +43,7 @@ class Requirement(Strict):
 class NodeSelector(Strict):
     """All requirements must match; an empty selector matches every node."""
 
-    match_labels: dict[str, str] = Field(default_factory=dict)
+    match_labels: Labels = Field(default_factory=dict)
     match_expressions: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:

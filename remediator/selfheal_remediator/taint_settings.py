@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
+from selfheal_remediator.names import ALLOWED_KEY, ALLOWED_VALUE, is_label_key, is_label_value
 from selfheal_remediator.strict import Strict
 
-_NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_KEY = re.compile(rf"({_LABEL}(\.{_LABEL})*/)?{_NAME}")
-_VALUE = re.compile(f"({_NAME})?")
 #: Whose taints are not ours to set: by them other systems are recognised (node/selection.py).
 _DOMAINS = ("kubernetes.io", "k8s.io", "karpenter.sh", "medik8s.io")
 _NAMES = ("ToBeDeletedByClusterAutoscaler", "DeletionCandidateOfClusterAutoscaler")
@@ -21,7 +17,7 @@ _NAMES = ("ToBeDeletedByClusterAutoscaler", "DeletionCandidateOfClusterAutoscale
 class TaintSettings(Strict):
     """A taint of our own on each node that we cordon, beside the cordon or instead of it."""
 
-    key: str = Field(max_length=317)
+    key: str
     value: str = ""
     effect: Literal["NoSchedule", "PreferNoSchedule"] = "NoSchedule"
     #: Whether the node is cordoned as well; False = the taint alone keeps pods away.
@@ -30,9 +26,10 @@ class TaintSettings(Strict):
     @field_validator("key")
     @classmethod
     def _is_ours(cls, key: str) -> str:
-        if _KEY.fullmatch(key) is None:
+        if not is_label_key(key):
             raise ValueError(
-                f"{key!r:.100} is not the key of a taint, such as example.com/cordoned"
+                f"{key!r:.100} is not the key of a taint, such as example.com/cordoned; allowed "
+                f"are {ALLOWED_KEY}"
             )
         domain = key.rpartition("/")[0]
         if key in _NAMES or any(f".{domain}".endswith(f".{other}") for other in _DOMAINS):
@@ -42,8 +39,10 @@ class TaintSettings(Strict):
     @field_validator("value")
     @classmethod
     def _is_value(cls, value: str) -> str:
-        if _VALUE.fullmatch(value) is None:
-            raise ValueError(f"{value!r:.100} is not the value of a taint (as a label's)")
+        if not is_label_value(value):
+            raise ValueError(
+                f"{value!r:.100} is not the value of a taint; allowed are {ALLOWED_VALUE}"
+            )
         return value
 
     @field_validator("effect", mode="before")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ci.chart.values import read
-from selfheal_remediator.config import Config, parse_config
+from selfheal_remediator.config import Config, SettingsError, parse_config
 from selfheal_remediator.quantities import Amount
 from selfheal_worker.config import KEY_PREFIX, Settings, load
 from tests.chart.rendering import (
@@ -130,8 +130,9 @@ ODD = (
 def test_texts_reach_the_remediator_as_they_were_written(helm: Helm) -> None:
     rules = [{"condition": text, "action": "observe"} for text in ODD]
     rules += [{"condition": "c", "action": "observe", "reason": re.escape(text)} for text in ODD]
-    labels = {text: text for text in ODD}
-    config = {"rules": rules, "nodeSelector": labels, "limits": {"groupLabel": "="}}
+    labels = {text: text for text in ODD if re.fullmatch("[A-Za-z0-9]([-.\\w]*[A-Za-z0-9])?", text)}
+    assert len(labels) >= 14
+    config = {"rules": rules, "nodeSelector": labels, "limits": {"groupLabel": "1e3"}}
     values = {"nodeProblemDetector": {"enabled": False}, "remediator": {"config": config}}
     manifests = helm.render(Rendering(values=_as_json(values)))
     text = by_kind(manifests, "ConfigMap")["selfheal-remediator"]["data"]["remediator.yaml"]
@@ -139,7 +140,7 @@ def test_texts_reach_the_remediator_as_they_were_written(helm: Helm) -> None:
     assert [rule.condition for rule in read.rules[: len(ODD)]] == list(ODD)
     assert [rule.reason for rule in read.rules[len(ODD) :]] == [re.escape(text) for text in ODD]
     assert read.node_selector == labels
-    assert read.limits.group_label == "="
+    assert read.limits.group_label == "1e3"
 
 
 def test_texts_reach_the_worker_as_they_were_written(helm: Helm) -> None:
@@ -187,6 +188,63 @@ def test_a_duration_that_the_remediator_refuses_is_refused_by_its_key(
     """And not by a pod that does not start."""
     values = {"remediator": {"config": {"observeFirst": value}}}
     assert "/remediator/config/observeFirst" in helm.refusal(values=values)
+
+
+LONG = f"{'a' * 254}/b"
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("nodeSelector", {LONG: "x"}),
+        ("excludeNodeSelector", {"a": "b" * 64}),
+        ("taint", {"key": LONG}),
+        ("taint", {"key": f"a..b/{'c' * 5}"}),
+        ("limits", {"groupLabel": LONG}),
+        ("policies", {"namespaces": ["a.b"]}),
+        ("groups", [{"name": "a", "nodeSelector": {"matchLabels": {LONG: "x"}}}]),
+        (
+            "groups",
+            [
+                {"name": "a", "nodeSelector": {"matchExpressions": [one]}}
+                for one in ({"key": LONG, "operator": "Exists"},)
+            ],
+        ),
+        *[
+            ("rules", [{"condition": "A", "action": "drain", "then": [step]}])
+            for step in (
+                {"webhook": {"url": "https://x", "secretFile": "/x", "labels": [LONG]}},
+                {"machine": {"mode": "delete", "namespace": "A"}},
+                {
+                    "job": {
+                        "template": {
+                            "metadata": {"annotations": {LONG: ""}},
+                            "spec": {"containers": [{"name": "c"}]},
+                        }
+                    }
+                },
+                {
+                    "resource": {
+                        "template": {
+                            "apiVersion": "v1",
+                            "kind": "A",
+                            "metadata": {"name": "a", "labels": {LONG: ""}},
+                        },
+                        "succeeded": {"condition": "A"},
+                    }
+                },
+            )
+        ],
+    ],
+)
+def test_a_name_that_kubernetes_refuses_is_refused_by_chart_and_remediator(
+    helm: Helm, where: str, value: Any
+) -> None:
+    assert f"/remediator/config/{where}" in helm.refusal(
+        values={"remediator": {"config": {where: value}}}
+    )
+    with pytest.raises(SettingsError, match=f"^here: {where}.* allowed|and no namespace"):
+        parse_config(json.dumps({where: value}), "here")
 
 
 @pytest.mark.parametrize("key", ["name", "deadLetters", "results"])

@@ -62,13 +62,15 @@ def test_every_key_is_described() -> None:
 
 
 def test_only_what_belongs_to_others_is_open() -> None:
-    """`global` is shared with other charts; a detector's monitor is documented by the detector, an
-    object that a step creates by whoever acts on it."""
+    """`global` is shared with other charts; a detector's monitor is documented by the detector, a
+    pod template by Kubernetes, an object that a step creates by whoever acts on it."""
     opened = {
         path for path, schema in _objects(SCHEMA) if schema.get("additionalProperties") is not False
     }
     assert opened == {
         "/properties/global",
+        "/$defs/jobStep/properties/template",
+        "/$defs/jobStep/properties/template/properties/metadata",
         "/$defs/monitor",
         "/$defs/resourceStep/properties/template",
     }

@@ -141,6 +141,47 @@ def test_whatever_yaml_makes_of_it_is_a_settings_error(text: str) -> None:
     assert raised.value.problems
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("nodeSelector: {a b: c}", "nodeSelector: 'a b' is not the key of a label; allowed are"),
+        ("nodeSelector: {a: b c}", "nodeSelector: 'b c' is not the value of a label; allowed"),
+        ("excludeNodeSelector: {/a: b}", "excludeNodeSelector: '/a' is not the key of a label"),
+        ("limits: {groupLabel: a/}", "limits.groupLabel: 'a/' is not the key of a label"),
+        ("policies: {namespaces: [A]}", "policies.namespaces[0]: 'A' is not the name of a namesp"),
+        ("lease: {name: a..b}", "lease.name: 'a..b' is not the name of an object; allowed is"),
+        ("lease: {namespace: a.b}", "lease.namespace: 'a.b' is not the name of a namespace"),
+        ("restore: {configMap: -a}", "restore.configMap: '-a' is not the name of an object"),
+        (
+            "groups: [{name: a, nodeSelector: {matchLabels: {é: b}}}]",
+            "groups[0].nodeSelector.matchLabels (group a): 'é' is not the key of a label",
+        ),
+        (
+            "groups: [{name: a, nodeSelector: {matchExpressions: [{key: '', operator: Exists}]}}]",
+            "groups[0].nodeSelector.matchExpressions[0].key (group a): '' is not the key of a",
+        ),
+    ],
+)
+def test_a_name_that_kubernetes_refuses_is_refused_with_what_is_allowed(
+    text: str, problem: str
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse_config(text, "f")
+    assert [one for one in raised.value.problems if one.startswith(problem)], raised.value.problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"nodeSelector: {{{'a.' * 126}a/{'B' * 63}: {'c' * 63}}}",
+        'nodeSelector: {node-role.kubernetes.io/worker: ""}',
+        f"lease: {{name: {'a.' * 126}a, namespace: {'b' * 63}}}",
+    ],
+)
+def test_the_longest_names_of_kubernetes_are_taken(text: str) -> None:
+    parse_config(text, "f")
+
+
 @pytest.mark.parametrize("text", ["10001d", "9" * 400 + "d", "999999999999h", 1e300])
 def test_a_duration_beyond_all_dates_is_refused(text: object) -> None:
     """It would end the process when its end is reported: `observeFirst: 9999999d`, say."""

@@ -25,6 +25,10 @@ def test_without_it_there_is_none() -> None:
         ({}, "cordoned, with the taint example.com/bad:NoSchedule"),
         ({"value": "yes", "cordon": False}, "cordoned by taint example.com/bad=yes:NoSchedule"),
         (
+            {"key": f"{'a.' * 126}a/{'b' * 63}"},
+            f"cordoned, with the taint {'a.' * 126}a/{'b' * 63}:NoSchedule",
+        ),
+        (
             {"key": "Bad_1.x", "effect": "PreferNoSchedule"},
             "cordoned, with the taint Bad_1.x:PreferNoSchedule",
         ),
@@ -45,6 +49,7 @@ def test_it_decides_how_nodes_are_cordoned(taint: dict[str, Any], how: str) -> N
         ({"key": "-a"}, "taint.key: '-a' is not the key of a taint"),
         ({"key": "A.example/b"}, "is not the key of a taint, such as example.com/cordoned"),
         ({"key": "a" * 64}, "is not the key of a taint"),
+        ({"key": f"{'a' * 254}/b"}, "at most 253 characters and '/'"),
         ({"key": "node.kubernetes.io/unschedulable"}, "belongs to another system"),
         ({"key": "kubernetes.io/x"}, "belongs to another system: choose a key of your own domain"),
         ({"value": "a b"}, "taint.value: 'a b' is not the value of a taint"),
