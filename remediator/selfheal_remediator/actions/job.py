@@ -83,7 +83,7 @@ class JobStep:
     def _create(self, name: str, run: StepRun, now: float) -> Json:
         body = job_manifest(name, self._settings, run, now)
         answer = self._api.write("POST", self._path, body)
-        if answer.status == 409:  # created meanwhile: continue with that one
+        if answer.status == 409 and answer.conflict:  # created meanwhile: continue with that one
             return self._api.get(f"{self._path}/{quote(name)}")
         if not answer.ok:
             raise answer.failure()

@@ -215,7 +215,7 @@ class MachineStep:
     ) -> StepResult:
         kind = _PATCH if verb == "PATCH" else JSON
         answer = self._api.write(verb, path, body, content_type=kind, dry_run=run.dry_run)
-        if answer.status in (404, 409, 422):
+        if answer.status == 404 or answer.conflict:
             changed = f"machine {machine.id} changed meanwhile"
             return StepResult(StepOutcome.RUNNING, changed, SOON)
         if not answer.ok:

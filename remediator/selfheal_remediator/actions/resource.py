@@ -131,7 +131,7 @@ class _Turn:
 
     def create(self) -> StepResult:
         answer = self._api.write("POST", self._collection, self._body, dry_run=self._run.dry_run)
-        if answer.status == 409 and not self._run.dry_run:
+        if answer.status == 409 and answer.conflict and not self._run.dry_run:
             return self._result(StepOutcome.RUNNING, "exists by now", SOON)
         if answer.status in (400, 409, 422):
             said = answer.failure().message[:300]

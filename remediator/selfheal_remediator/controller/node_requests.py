@@ -128,7 +128,7 @@ class NodeRequests:
     def _carry_out(self, attempt: Attempt) -> None:
         """Change the node if it still is as it was when this was decided.
 
-        Else (422) it is read afresh and decided again. In dry-run what we know is not what the
+        Else it is read afresh and decided again. In dry-run what we know is not what the
         node shows, so it is always read first. Raises ApiFailure, Unanswered where the change may
         have been made.
         """
@@ -174,7 +174,7 @@ class NodeRequests:
                 answer = self._api.patch_node(action.node, patch, dry_run=dry_run, begun=begun)
                 if answer.ok:
                     return node_from_json(answer.json())
-                if answer.status in (409, 422):
+                if answer.conflict:
                     return None
                 raise answer.failure()
         except NotLeader:

@@ -18,6 +18,7 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import Change, version_number
 from selfheal_remediator.kube.objects import Node
+from selfheal_remediator.kube.responses import is_conflict, is_refusal
 from selfheal_remediator.metrics import Metrics
 from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.planner import Planner
@@ -161,13 +162,25 @@ class NodeWriter:
 
     def failed(self, action: Action, failure: ApiFailure) -> None:
         """It was not made."""
-        conflict = failure.status in (409, 422)
+        conflict = is_conflict(failure)
         result = "conflict" if conflict else "failed"
         self._metrics.nodes.actions.labels(action.kind.value, result).inc()
         level = logging.INFO if conflict else logging.WARNING
         log.log(level, "%s: %s not done: %s", action.node, action.kind.value, failure)
+        if is_refusal(failure):
+            self._report_refusal(action, failure)
         self._planner.failed(action, self._clock(), failure.retry_after or 0.0)
         self._not_done(action)
+
+    def _report_refusal(self, action: Action, failure: ApiFailure) -> None:
+        """Nothing but a person ends it; the same Event is written again after minutes only."""
+        prefix = "dry-run: " if self._mode.config.dry_run else ""
+        text = (
+            f"{prefix}the change ({action.kind.value}) is refused: {str(failure)[:600]}; it is "
+            "tried again ever more rarely, each minute at last: allow it to this remediator, or "
+            f"`selfheal-remediator exclude {action.node}`"
+        )
+        self._reporter.of_node(action.node, action.uid, "ChangeRefused", text, True)
 
     def _not_done(self, action: Action) -> None:
         if self.follower is not None:

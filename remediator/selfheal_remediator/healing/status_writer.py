@@ -19,7 +19,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.informer import version_number
 from selfheal_remediator.kube.json_values import as_name
 from selfheal_remediator.kube.objects import Json
-from selfheal_remediator.kube.responses import understood
+from selfheal_remediator.kube.responses import is_conflict, understood
 from selfheal_remediator.threads import supervision
 from selfheal_remediator.threads.pool import Purpose, Workers
 
@@ -132,7 +132,7 @@ class StatusWriter:
                     version = as_name(answer.json()["metadata"]["resourceVersion"])
             else:
                 failure = answer.failure()
-                if answer.status == 409:
+                if is_conflict(failure):
                     version = self._version_now(policy)
         except ApiFailure as error:
             failure = error
@@ -162,14 +162,14 @@ class StatusWriter:
         if written.restores != restores:
             return  # written again: it may have been written before the restore
         written.again = self._clock() + STATUS_EVERY
-        conflict = failure is not None and failure.status == 409
+        conflict = failure is not None and is_conflict(failure)
         written.failures = 0 if failure is None or conflict else written.failures + 1
         if written.failures:
             pause = delay_after(written.failures, first=SOONEST, longest=LONGEST_RETRY)
             written.again = self._clock() + pause
         if failure is None:
             self._note(policy, written, status, "" if self._api.dry_run else version)
-        elif failure.status != 409:
+        elif not conflict:
             log.warning("the status of policy %s cannot be written: %s", policy.key, failure)
         elif version and policy_state.policy.version == policy.version:
             policy_state.policy = replace(policy_state.policy, version=version)

@@ -202,7 +202,7 @@ class Leader:
             self._fence.extend(sent)
             self.record.take_in(renewed)
             return max(0.0, self._settings.renew_interval - (self._wakeup.now() - sent))
-        if answer.status in (404, 422):
+        if answer.status == 404 or (answer.status == 422 and answer.conflict):
             return self._refused(answer, view)
         raise answer.failure()
 
@@ -260,7 +260,7 @@ class Leader:
     def _take(self, view: LeaseView | None) -> None:
         sent = self._wakeup.now()
         answer = self._writes.take(view, self.record.first_start)
-        if answer.status == 409:
+        if answer.status == 409 and answer.conflict:
             if self._candidacy.conflicted():
                 log.warning("lease: not as it is known: it is read again")
                 self._watch.read_again()

@@ -60,6 +60,11 @@ class Answer:
         return failure
 
     @property
+    def conflict(self) -> bool:
+        """Whether the object is not as the request expects it, see is_conflict."""
+        return self.status in (409, 422) and is_conflict(self.failure())
+
+    @property
     def throttled(self) -> bool:
         """429 from the server's own flow control, which throttles this client.
 
@@ -95,6 +100,29 @@ _ABOUT_ONE_REQUEST = (
     "(re)initializing",
     "disruption budget",
 )
+
+
+def is_conflict(failure: ApiFailure) -> bool:
+    """Whether the object is not as the request expects it: 409, or a `test` of a JSON patch failed.
+
+    For the latter apiserver's pkg/endpoints/handlers/patch.go answers 422 without a word about
+    what. A 422 with causes is of validation, or of a ValidatingAdmissionPolicy
+    (pkg/admission/plugin/policy/validating/dispatcher.go); a webhook may choose any code.
+    """
+    if _is_of_admission(failure):
+        return False
+    return failure.status == 409 or (failure.status == 422 and not failure.causes)
+
+
+def is_refusal(failure: ApiFailure) -> bool:
+    """Whether the request, sent again as it is, is refused again: by rights, validation or
+    admission."""
+    by_status = failure.status in (400, 401, 403, 405, 413, 422)
+    return _is_of_admission(failure) or (by_status and not is_conflict(failure))
+
+
+def _is_of_admission(failure: ApiFailure) -> bool:
+    return any(words in failure.message for words in _ADMISSION)
 
 
 class Outcome(Enum):

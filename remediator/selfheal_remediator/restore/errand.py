@@ -76,7 +76,7 @@ def _restore(api: KubernetesApi, action: Action, begun: object) -> Result:
         if applied is not None and applied.manifest == now_wanted.manifest:
             break
         answer = _apply(api, fresh, now_wanted, uid, begun)
-        if answer.status == 409:
+        if answer.status == 409 and answer.conflict:
             return Result(Outcome.OVERTAKEN, text=f"{wanted.key} exists again")
         if not answer.ok:
             raise answer.failure()

@@ -179,6 +179,9 @@ class FakeApi(LoopbackServer):
         if trouble in ("500", "503", "429", "400", "403", "422"):
             _send(request, int(trouble), b'{"kind":"Status","message":"trouble"}', retry_after="0")
             return False
+        if trouble.startswith("{"):  # a Status of its own
+            _send(request, json.loads(trouble)["code"], trouble.encode())
+            return False
         if trouble == "slow":
             time.sleep(0.2)
         if "watch" in query:

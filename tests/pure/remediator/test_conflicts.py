@@ -12,6 +12,7 @@ import pytest
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.controller.loop import Remediator
+from selfheal_remediator.kube.events import NodeEvent
 from selfheal_remediator.kube.objects import Node
 from selfheal_remediator.node.actions import Action
 from selfheal_remediator.node.annotation import EXCLUDE_KEY, STATE_KEY, Phase, State
@@ -145,6 +146,35 @@ def test_a_lost_answer_is_read_again_before_anything_is_sent_again(
     assert (meanwhile.cordons, meanwhile.writes) == (1, 1)
     state = json.loads(meanwhile.api.get(BAD)["metadata"]["annotations"][STATE_KEY])
     assert state["phase"] == "cordoned"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (422, "ValidatingAdmissionPolicy 'vap' with binding 'vap' denied request: no taints"),
+        (403, 'admission webhook "guard.example.com" denied the request: no taints'),
+    ],
+)
+def test_what_a_policy_refuses_is_reported_in_its_words_and_no_conflict(
+    meanwhile: Meanwhile, code: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    causes = {"causes": [{"message": message}]}
+    status = json.dumps({"kind": "Status", "code": code, "message": message, "details": causes})
+    meanwhile.api.disturb = lambda verb, path: (
+        meanwhile.asked(verb, path) or (status if (verb, path) == ("PATCH", BAD) else "")
+    )
+
+    said: list[NodeEvent] = []
+    with running(meanwhile.api, CONFIG) as remediator:
+        monkeypatch.setattr(remediator.parts.events, "record", said.append)
+        meanwhile.until("it is tried again", lambda: _actions(remediator, "failed") >= 3)
+        meanwhile.api.disturb = meanwhile.asked
+        meanwhile.until("it is cordoned", lambda: meanwhile.cordons == 1)
+    assert _actions(remediator, "conflict") == 0
+    assert meanwhile.reads == 0  # it is not read again each time, as after a conflict
+    [text] = {event.message for event in said if event.reason == "ChangeRefused"}
+    assert message in text
+    assert "selfheal-remediator exclude bad" in text
 
 
 def test_a_rule_about_a_condition_that_no_node_has_is_reported_with_those_there_are(

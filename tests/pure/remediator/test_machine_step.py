@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from selfheal_remediator.actions.machine import MachineStep
 from selfheal_remediator.actions.step import StepOutcome, StepResult
 from selfheal_remediator.external_steps import MachineSettings
+from selfheal_remediator.failures import ApiFailure
 from tests.pure.remediator.api_objects import T0
 from tests.pure.remediator.steps_world import (
     BEGAN,
@@ -155,6 +157,18 @@ def test_killed_at_any_request_the_end_is_the_same(
         )
         assert whole().outcome is StepOutcome.SUCCEEDED, nth
         assert changes() == [PATH], nth
+
+
+@pytest.mark.parametrize(("mode", "verb"), [("delete", "DELETE"), ("remediate", "PATCH")])
+def test_what_a_policy_refuses_is_no_change_of_the_machine(
+    server: StepsApi, mode: str, verb: str
+) -> None:
+    """It would be tried again each second until the step's timeout."""
+    said = "ValidatingAdmissionPolicy 'vap' with binding 'vap' denied request: not now"
+    status = {"kind": "Status", "code": 422, "message": said, "details": {"causes": [{}]}}
+    server.disturb = lambda done, path: json.dumps(status) if done == verb else ""
+    with pytest.raises(ApiFailure, match="denied request: not now"):
+        advance(server, mode)
 
 
 def test_a_control_plane_replaces_its_machines_too(server: StepsApi) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from selfheal_remediator.failures import Expired
-from selfheal_remediator.kube.responses import Answer, Outcome, budget_shortage, classify_eviction
+from selfheal_remediator.kube.responses import (
+    Answer,
+    Outcome,
+    budget_shortage,
+    classify_eviction,
+    is_conflict,
+    is_refusal,
+)
 
 CASES = json.loads(Path(__file__).with_name("eviction_answers.json").read_text())
 
@@ -46,6 +53,61 @@ def test_the_shortage_is_read_from_the_servers_text() -> None:
 @pytest.mark.parametrize("status", [{"code": 410}, {"reason": "Expired"}, {"reason": "Gone"}])
 def test_gone_is_expired_however_it_arrives(status: dict[str, Any]) -> None:
     assert isinstance(Expired.from_status(status), Expired)
+
+
+VAP = "ValidatingAdmissionPolicy 'vap' with binding 'vap' denied request: no taints"
+WEBHOOK = 'admission webhook "guard.example.com" denied the request: no taints'
+MODIFIED = (
+    'Operation cannot be fulfilled on nodes "n": the object has been modified; please apply your '
+    "changes to the latest version and try again"
+)
+
+
+def refused(code: int, reason: str, message: str, *causes: dict[str, str]) -> Answer:
+    details = {"details": {"name": "n", "kind": "nodes", "causes": list(causes)}} if causes else {}
+    body = {"kind": "Status", "code": code, "reason": reason, "message": message, **details}
+    return Answer(code, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("answer", "conflict", "refusal"),
+    [
+        # A `test` of a JSON patch that failed; the storage's optimistic lock.
+        (
+            refused(
+                *(422, "Invalid"), "the server rejected our request due to an error in our request"
+            ),
+            True,
+            False,
+        ),
+        (refused(409, "Conflict", MODIFIED), True, False),
+        # A policy, by its default reason and by another one; a webhook, with codes of its choice.
+        (refused(422, "Invalid", f'nodes "n" is forbidden: {VAP}', {"message": VAP}), False, True),
+        (
+            refused(403, "Forbidden", f'nodes "n" is forbidden: {VAP}', {"message": VAP}),
+            False,
+            True,
+        ),
+        *[(refused(code, "", WEBHOOK), False, True) for code in (400, 403, 409, 422, 429)],
+        # Validation; rights.
+        (
+            refused(
+                *(422, "Invalid", 'Node "n" is invalid: spec.taints[0].key: Invalid value: "a"'),
+                {"reason": "FieldValueInvalid", "message": "", "field": "spec.taints[0].key"},
+            ),
+            False,
+            True,
+        ),
+        (refused(403, "Forbidden", 'nodes "n" is forbidden: User "u" cannot patch'), False, True),
+        # What passes by itself.
+        *[(refused(code, "", "later"), False, False) for code in (404, 408, 429, 500, 503, 504)],
+    ],
+)
+def test_a_refusal_is_told_from_an_object_that_changed(
+    answer: Answer, conflict: bool, refusal: bool
+) -> None:
+    assert (answer.conflict, is_refusal(answer.failure())) == (conflict, refusal)
+    assert is_conflict(answer.failure()) is conflict
 
 
 def test_an_answer_that_is_not_json_is_quoted() -> None:
