@@ -50,8 +50,9 @@ def node_patch(
     if action.kind is Kind.UNCORDON:
         ops += uncordon_ops(node)
     if state is None or not state.phase.cordoned:
-        ops += untaint_ops(node)  # also of a remediator that is gone, whose annotation goes
-    if action.kind in (Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR):
+        # Whatever the action is: its annotation may be of a remediator that is gone, and nothing
+        # knows any more what else that one set.
+        ops += untaint_ops(node)
         ours = {SCALE_DOWN_KEY: _our_mark(annotations), STEP_OBJECT_KEY: True}
         ops += [
             {"op": "remove", "path": annotation_path(key)}

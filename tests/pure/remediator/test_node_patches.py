@@ -15,6 +15,7 @@ from selfheal_remediator.node.annotation import (
     parse_state,
 )
 from selfheal_remediator.node.patches import SCALE_DOWN_KEY, node_patch
+from selfheal_remediator.taint_settings import TaintSettings
 from tests.pure.remediator import json_patch
 from tests.pure.remediator.builders import OWNER
 
@@ -30,9 +31,14 @@ def _action(kind: Kind, state: State | None = STATE) -> Action:
     return Action(kind, "n", "u", state, "", "")
 
 
-def _done(kind: Kind, raw: dict[str, Any], state: State | None = STATE) -> dict[str, Any]:
+def _done(
+    kind: Kind,
+    raw: dict[str, Any],
+    state: State | None = STATE,
+    taint: TaintSettings | None = None,
+) -> dict[str, Any]:
     node = node_from_json(raw)
-    patch = node_patch(_action(kind, state), node, scale_down_disabled=True)
+    patch = node_patch(_action(kind, state), node, scale_down_disabled=True, taint=taint)
     return json_patch.apply(raw, patch)
 
 
@@ -57,12 +63,34 @@ def test_cordon_and_uncordon_leave_no_trace() -> None:
     assert _done(Kind.UNCORDON, cordoned, None) == {**raw, "spec": {}}
 
 
-@pytest.mark.parametrize("kind", [Kind.UNCORDON, Kind.CANCEL, Kind.CLEAR])
-def test_what_a_step_noted_ends_with_the_cordon(kind: Kind) -> None:
+TAINT = TaintSettings(key="example.com/bad")
+
+
+@pytest.mark.parametrize("phase", [None, *(phase for phase in Phase if not phase.cordoned)])
+@pytest.mark.parametrize("kind", [kind for kind in Kind if not kind.limited])
+def test_all_that_was_set_ends_with_the_cordon(kind: Kind, phase: Phase | None) -> None:
+    """Also when the next leader only notes something on a node whose remediator is gone, and that
+    a person uncordoned: nothing knows any more what was set."""
+    noted = _raw(**{STEP_OBJECT_KEY: "occurrence created", "theirs": "x"})
+    theirs = replace(STATE, by="there/gone")
+    cordoned = _done(Kind.CORDON, noted, theirs, TAINT)
+    marks = cordoned["metadata"]["annotations"].keys()
+    assert marks == {STEP_OBJECT_KEY, "theirs", SCALE_DOWN_KEY, STATE_KEY}
+    assert cordoned["spec"]["taints"]
+    after = None if phase is None else State(phase, OWNER, condition="Fault")
+    done = _done(kind, cordoned, after)
+    assert done["metadata"]["annotations"].keys() - {STATE_KEY} == {"theirs"}
+    assert not done["spec"].get("taints")
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase.cordoned])
+def test_while_it_is_cordoned_all_of_it_stays(phase: Phase) -> None:
     noted = _raw(**{STEP_OBJECT_KEY: "occurrence created"})
-    cordoned = _done(Kind.CORDON, noted)
-    assert STEP_OBJECT_KEY in cordoned["metadata"]["annotations"]
-    assert STEP_OBJECT_KEY not in _done(kind, cordoned)["metadata"]["annotations"]
+    cordoned = _done(Kind.CORDON, noted, STATE, TAINT)
+    state = parse_state(cordoned["metadata"]["annotations"][STATE_KEY])
+    done = _done(Kind.NOTE, cordoned, replace(state, phase=phase))
+    assert done["metadata"]["annotations"].keys() == cordoned["metadata"]["annotations"].keys()
+    assert done["spec"] == cordoned["spec"]
 
 
 def test_a_mark_of_somebody_else_stays() -> None:
