@@ -21,7 +21,7 @@ class Alert:
     for_: how long the expression must be true, in Prometheus' notation, or the name of such a value. threshold: the number that
     replaces `%threshold%`; None if the expression has none. needs: `worker`,
     `remediator`, `rabbitmq` (the bundled broker, or the matchers of another one), `keda`, `ollama`,
-    `ladder` (a rule with `then` or `verify`), `detector`, `autoscaler` (KEDA's, or a HorizontalPodAutoscaler of the chart's), `deployments` (any
+    `ladder` (a rule with `then` or `verify`), `restore` (deleted objects are made again), `detector`, `autoscaler` (KEDA's, or a HorizontalPodAutoscaler of the chart's), `deployments` (any
     of worker, remediator, ollama), `pods` (always present). night: for a critical alert, one sentence on
     why a person must act at night; its runbook repeats it.
     """
@@ -680,6 +680,19 @@ _NODES = (
         "repairs it.",
         "selfheal-remediation",
         "Nodes cordoned",
+    ),
+    Alert(
+        "SelfhealObjectsMissing",
+        ("remediator", "restore"),
+        "warning",
+        "15m",
+        "max(selfheal_remediator_restore_missing_objects{%remediator%}) > %threshold%",
+        "{{ $value | humanize }} objects of %release% are missing and are not made again",
+        "{{ $value | humanize }} objects of %release% were deleted, and %release%-remediator has not made "
+        "them again for %for%: it may not, it is paused, or restoring is off. Events on its Lease say why.",
+        "selfheal-remediation",
+        "Objects of the release",
+        0,
     ),
     Alert(
         "SelfhealDrainBlocked",

@@ -501,6 +501,24 @@ _SELF = Row(
             ),
             empty="none",
         ),
+        Panel(
+            "Objects of the release",
+            "Objects of the release that were deleted and are not made again yet, and Deployments that differ "
+            "from the release, by field.",
+            "short",
+            (
+                Query(
+                    f"max(selfheal_remediator_restore_missing_objects{{{REMEDIATOR}}})", "missing"
+                ),
+                Query(
+                    f"max by (field) (selfheal_remediator_restore_drifted_objects{{{REMEDIATOR}}})",
+                    "changed: {{field}}",
+                ),
+            ),
+            empty="nothing is made again (remediator.config.restore)",
+            steps=((None, "green"), (1, "orange")),
+            width=24,
+        ),
     ),
 )
 

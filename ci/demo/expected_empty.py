@@ -8,6 +8,7 @@ _CALM = "nothing of the kind happens in a demo that goes well"
 _ALL_PLACED = "kube-state-metrics tells only of pods that are unschedulable, and all have a node"
 _MODEL = "{{gen_ai_provider_name}} {{gen_ai_request_model}} {{model_version}}"
 _NO_TOKENS = "the builtin model has no tokens"
+_NO_RESTORE = "deleted objects are not made again, by default"
 _NO_LIMIT = "no container of the release has a CPU limit, by default"
 
 PANELS = {
@@ -23,6 +24,8 @@ PANELS = {
     "selfheal-model / Tokens per call / p95 {{gen_ai_token_type}}": _NO_TOKENS,
     "selfheal-overview / Unschedulable pods / unschedulable": _ALL_PLACED,
     "selfheal-remediation / Limits / {{limit}}": "one bad node is under every limit",
+    "selfheal-remediation / Objects of the release / missing": _NO_RESTORE,
+    "selfheal-remediation / Objects of the release / changed: {{field}}": _NO_RESTORE,
     "selfheal-remediation / Failed restarts / {{cause}}": _CALM,
     "selfheal-remediation / Stuck rollouts / {{policy}}": _CALM,
     "selfheal-remediation / Ignored signals / {{cause}}": _CALM,

@@ -76,6 +76,8 @@ def remediator(night: Night) -> None:
     add("limited_nodes", between((242, 244, 1.0)), limit="minInterval")
     add("limited_nodes", between((268, 272, 1.0)), limit="maxUnavailable")
     add("signal_rejected_nodes", between((150, 162, 1.0)), cause="stale-heartbeat")
+    add("restore_missing_objects", between((60, 62, 1.0)))
+    add("restore_drifted_objects", between((200, 230, 1.0)), field="image")
     for action, steps in (("cordon", (111, 242)), ("drain", (112, 244)), ("uncordon", (182, 276))):
         add("actions_total", rising(*steps), action=action, result="done")
     add("actions_total", rising(181), action="uncordon", result="conflict")

@@ -927,6 +927,17 @@ _NODES = (
         says="node-2",
     ),
     Case(
+        "SelfhealObjectsMissing",
+        {  # A new leader does not end it.
+            **_remediator("restore_missing_objects", "0x5 2x15 0x60"),
+            **_remediator("restore_missing_objects", "0x20 2x20 0x40", pod=_R2),
+        },
+        "25m",
+        "45m",
+        _remediator("restore_missing_objects", "0x5 2x10 0x5 2x10 0x60"),
+        says="2 objects",
+    ),
+    Case(
         "SelfhealDrainBlocked",
         _remediator("drain_blocked_pods", "2x30 _x20", ',cause="pdb"'),
         "20m",

@@ -24,7 +24,8 @@ EVERYTHING = {
     "model": {"provider": "ollama", "name": "a"},
     "remediator": {
         "config": {
-            "rules": [{"condition": "KernelDeadlock", "action": "drain", "then": [{"wait": "1m"}]}]
+            "rules": [{"condition": "KernelDeadlock", "action": "drain", "then": [{"wait": "1m"}]}],
+            "restore": {"enabled": True},
         }
     },
 }

@@ -115,12 +115,18 @@ def test_an_unknown_alert_is_refused_by_name(helm: Helm) -> None:
         (_HPA, "SelfhealScalerMetricsMissing", "SelfhealWorkersAtMaximum"),
         (_HPA, "SelfhealScalerMetricsMissing", "SelfhealScalerFailing"),
         ("", "SelfhealRepairFailed", "SelfhealNodeCordonedLong"),
+        ("", "SelfhealObjectsMissing", "SelfhealRemediatorNoLeader"),
     ],
 )
 def test_no_alert_on_what_is_not_there(helm: Helm, off: str, gone: str, kept: str) -> None:
     found = _alerts(helm, ON, *off.split())
     assert gone not in found
     assert kept in found
+
+
+def test_missing_objects_are_watched_where_they_are_made_again(helm: Helm) -> None:
+    found = _alerts(helm, ON, "remediator.config.restore.enabled=true")
+    assert found["SelfhealObjectsMissing"]["expr"].startswith("max(selfheal_remediator_restore_m")
 
 
 def test_a_broker_of_your_own_brings_its_alerts_by_its_matchers(helm: Helm) -> None:
@@ -155,7 +161,8 @@ def test_the_production_file_has_every_alert_of_its_parts(helm: Helm) -> None:
     found = {
         one["alert"] for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one
     }
-    assert found == {alert.name for alert in ALERTS if not {"ollama", "ladder"} & set(alert.needs)}
+    optional = {"ollama", "ladder", "restore"}
+    assert found == {alert.name for alert in ALERTS if not optional & set(alert.needs)}
     for group in rule["spec"]["groups"]:
         for one in group["rules"]:
             assert one.get("annotations", {"runbook_url": "", "dashboard_url": ""}).keys() >= {

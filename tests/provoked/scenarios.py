@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ci.demo import site as sites
-from tests.provoked.stage import HERE, NAMESPACE, PATIENCE, Stage
+from tests.provoked.stage import HERE, NAMESPACE, PATIENCE, Stage, patiently
 
 ONE, TWO = "node-1", "node-2"
 DETECTORS = "selfheal-node-problem-detector"
@@ -247,6 +247,17 @@ def _pause(stage: Stage) -> None:
 
 def _resume(stage: Stage) -> None:
     stage.remediator("resume")
+
+
+def _delete_account(stage: Stage) -> None:
+    # While it is paused it makes nothing again. The workers that run need no account.
+    _pause(stage)
+    stage.kubectl("delete", "serviceaccount/selfheal-worker")
+
+
+def _account_is_back(stage: Stage) -> None:
+    _resume(stage)
+    patiently(lambda: stage.kubectl("get", "serviceaccount/selfheal-worker"))
 
 
 def _misconfigure(stage: Stage) -> None:
@@ -501,6 +512,7 @@ def _api_comes(stage: Stage) -> None:
 
 SECOND = ["worker.enabled=false", "rabbitmq.enabled=false", "dashboards.enabled=false"]
 SECOND += ["nodeProblemDetector.enabled=false", "topology.enabled=false"]
+SECOND += ["remediator.config.restore.enabled=false"]
 
 
 def _second(stage: Stage) -> None:
@@ -609,6 +621,12 @@ SCENARIOS = (
         _remediator_comes,
     ),
     Scenario("remediation is paused", frozenset({"SelfhealRemediationPaused"}), _pause, _resume),
+    Scenario(
+        "a deleted object is not made again",
+        frozenset({"SelfhealObjectsMissing"}),
+        _delete_account,
+        _account_is_back,
+    ),
     Scenario(
         "a drain is blocked",
         frozenset(

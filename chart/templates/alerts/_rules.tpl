@@ -6,6 +6,7 @@
   "remediator" .Values.remediator.enabled
   "rabbitmq" (or .Values.rabbitmq.enabled (ne .Values.alerts.matchers.broker ""))
   "ladder" (ne (include "selfheal.remediator.repairs" .) "[]")
+  "restore" (ne (include "selfheal.restore" .) "")
   "keda" (and .Values.worker.enabled (eq (include "selfheal.autoscaler" .) "keda"))
   "autoscaler" (or (and .Values.worker.enabled (has (include "selfheal.autoscaler" .) (list "keda" "hpa"))) (and .Values.ollama.enabled .Values.ollama.autoscaling.enabled))
   "ollama" .Values.ollama.enabled
