@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from selfheal_remediator.names import NamespaceName, ObjectName
+from selfheal_remediator.names import NoneOrNamespaceName, ObjectName
 from selfheal_remediator.strict import Duration
 from selfheal_remediator.strict import Strict as _Strict
 
@@ -15,8 +15,8 @@ SHORTEST_RENEWAL = 0.05
 class LeaseSettings(_Strict):
     """Leader election; the Lease also carries the pause annotation."""
 
-    name: ObjectName = Field(default="selfheal-remediator", min_length=1)
-    namespace: NamespaceName | None = None
+    name: ObjectName = "selfheal-remediator"
+    namespace: NoneOrNamespaceName | None = None
     duration: Duration = 15.0
     renew_interval: Duration = 5.0
     renew_deadline: Duration = 10.0

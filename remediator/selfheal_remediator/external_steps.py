@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from selfheal_remediator.names import (
     LabelKey,
-    NamespaceName,
+    NoneOrNamespaceName,
     is_namespace,
     metadata_problems,
 )
@@ -86,7 +86,7 @@ class MachineSettings(Strict):
 
     mode: Literal["delete", "remediate"]
     #: Where the Machines are; empty = anywhere.
-    namespace: NamespaceName = ""
+    namespace: NoneOrNamespaceName = ""
 
 
 class Expression(Strict):
@@ -114,7 +114,7 @@ def _check_metadata(meta: dict[str, Any]) -> None:
             f"{', '.join(sorted(_METADATA))}"
         )
     namespace = meta.get("namespace", "")
-    if not isinstance(namespace, str) or not is_namespace(namespace):
+    if namespace != "" and not (isinstance(namespace, str) and is_namespace(namespace)):
         raise ValueError(
             f"template.metadata.namespace is {namespace!r:.100}, and no namespace: at most 63 "
             "lower-case letters, digits and '-'; it may not vary"

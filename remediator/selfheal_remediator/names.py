@@ -9,7 +9,7 @@ k8s.io/apimachinery/pkg/util/validation/validation.go.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -45,34 +45,30 @@ def _is(pattern: re.Pattern[str], text: str, most: int) -> bool:
     return len(text) <= most and pattern.fullmatch(text) is not None
 
 
-def check_key(key: str) -> str:
+def _check_key(key: str) -> str:
     """Raises ValueError for what can be no key of a label or annotation."""
     if not is_label_key(key):
         raise ValueError(f"{key!r:.100} is not the key of a label; allowed are {ALLOWED_KEY}")
     return key
 
 
-def check_value(value: str) -> str:
+def _check_value(value: str) -> str:
     """Raises ValueError for what can be no value of a label."""
     if not is_label_value(value):
         raise ValueError(f"{value!r:.100} is not the value of a label; allowed are {ALLOWED_VALUE}")
     return value
 
 
-def _check_key_or_none(key: str) -> str:
-    return check_key(key) if key else ""
-
-
 def _check_labels(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
-        check_key(key)
-        check_value(value)
+        _check_key(key)
+        _check_value(value)
     return labels
 
 
 def is_namespace(name: str) -> bool:
-    """Whether it can be the name of a namespace, or is empty."""
-    return not name or _is(_NAMESPACE, name, MOST_OF_NAME)
+    """Whether it can be the name of a namespace."""
+    return _is(_NAMESPACE, name, MOST_OF_NAME)
 
 
 def _check_namespace(name: str) -> str:
@@ -85,27 +81,38 @@ def _check_namespace(name: str) -> str:
 
 
 def _check_object(name: str) -> str:
-    if name and not _is(_OBJECT, name, MOST_OF_DOMAIN):
+    if not _is(_OBJECT, name, MOST_OF_DOMAIN):
         raise ValueError(
             f"{name!r:.100} is not the name of an object; allowed is {_ALLOWED_DOMAIN}"
         )
     return name
 
 
-LabelKey = Annotated[str, AfterValidator(check_key)]
-NoneOrLabelKey = Annotated[str, AfterValidator(_check_key_or_none)]
-LabelValue = Annotated[str, AfterValidator(check_value)]
+def _or_none(check: Callable[[str], str]) -> AfterValidator:
+    """An empty text names none."""
+    return AfterValidator(lambda text: check(text) if text else text)
+
+
+LabelKey = Annotated[str, AfterValidator(_check_key)]
+LabelValue = Annotated[str, AfterValidator(_check_value)]
 Labels = Annotated[dict[str, str], AfterValidator(_check_labels)]
-#: Empty = none is named.
 NamespaceName = Annotated[str, AfterValidator(_check_namespace)]
 ObjectName = Annotated[str, AfterValidator(_check_object)]
+NoneOrLabelKey = Annotated[str, _or_none(_check_key)]
+NoneOrNamespaceName = Annotated[str, _or_none(_check_namespace)]
+NoneOrObjectName = Annotated[str, _or_none(_check_object)]
 
 
 def metadata_problems(metadata: object) -> Iterator[str]:
     """What is wrong with the labels and annotations of a template's metadata. A label's value that
-    names a placeholder in braces is checked when it is filled in."""
+    names a placeholder in braces is checked by the API server when it is filled in."""
+    if metadata is None:
+        return
+    if not isinstance(metadata, Mapping):
+        yield f"template.metadata is {metadata!r:.100}, and no mapping"
+        return
     for part in ("labels", "annotations"):
-        found = metadata.get(part) if isinstance(metadata, Mapping) else None
+        found = metadata.get(part)
         if found is None:
             continue
         if not isinstance(found, Mapping):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from selfheal_remediator.names import ObjectName
+from selfheal_remediator.names import NoneOrObjectName
 from selfheal_remediator.strict import Duration
 from selfheal_remediator.strict import Strict as _Strict
 from selfheal_remediator.strict import need as _need
@@ -15,7 +15,7 @@ class Restore(_Strict):
 
     enabled: bool = False
     #: In the remediator's namespace; the chart names it.
-    config_map: ObjectName = ""
+    config_map: NoneOrObjectName = ""
     #: How long an object must be missing, or differ.
     grace_period: Duration = 10.0
     #: Whether image, replicas and environment are set again where they differ.

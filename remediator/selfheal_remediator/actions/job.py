@@ -147,7 +147,7 @@ def job_manifest(name: str, settings: JobSettings, run: StepRun, now: float) -> 
     template = copy.deepcopy(settings.template)
     labels = {MANAGED_BY: MANAGER, "selfheal.dev/rule": run.rule}
     marks = {NODE_ANNOTATION: run.node.name, OCCURRENCE_ANNOTATION: run.occurrence}
-    meta = template.setdefault("metadata", {})
+    meta = template["metadata"] = as_object(template.get("metadata"))
     meta["labels"] = {**as_object(meta.get("labels")), **labels}
     meta["annotations"] = {**as_object(meta.get("annotations")), **marks}
     spec = template["spec"]

@@ -37,7 +37,9 @@ class Surges:
             deployment = deployment_of(self.api, pod)
             return decided(self.api, deployment, pod, covering, self._mark, self.now)
         except ApiFailure as failure:
-            self.notes.add(f"Deployments are not read, so no surge is shown: {failure}")
+            self.notes.add(
+                f"Deployments or their pods are not read, so no surge is shown: {failure}"
+            )
             return NOTHING
 
     @property

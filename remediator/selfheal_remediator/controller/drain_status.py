@@ -20,6 +20,7 @@ from selfheal_remediator.controller.node_writer import NodeWriter
 from selfheal_remediator.failures import ApiFailure, NotLeader
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.objects import Json, Node, node_from_json
+from selfheal_remediator.kube.responses import is_conflict
 from selfheal_remediator.node.actions import Kind
 from selfheal_remediator.node.drain_conditions import STRATEGIC, changes, status_patch
 from selfheal_remediator.node.planner import Planner
@@ -133,7 +134,8 @@ class DrainStatus:
 
     def _failed(self, node: Node, failure: ApiFailure) -> None:
         self._under_way.discard(node.uid)
-        expected = isinstance(failure, NotLeader) or failure.status in (404, 409)
+        changed = failure.status == 404 or is_conflict(failure)
+        expected = isinstance(failure, NotLeader) or changed
         level = logging.INFO if expected else logging.WARNING
         log.log(level, "%s: the conditions of its drain are not written: %s", node.name, failure)
         self._try_again(node.uid)

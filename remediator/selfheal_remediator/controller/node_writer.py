@@ -178,7 +178,7 @@ class NodeWriter:
         text = (
             f"{prefix}the change ({action.kind.value}) is refused: {str(failure)[:600]}; it is "
             "tried again ever more rarely, each minute at last: allow it to this remediator, or "
-            f"`selfheal-remediator exclude {action.node}`"
+            f"`selfheal-remediator exclude {action.node} --why REASON`"
         )
         self._reporter.of_node(action.node, action.uid, "ChangeRefused", text, True)
 

@@ -109,7 +109,7 @@ def _record(api: KubernetesApi, errand: Errand) -> tuple[str, SkipReason | None]
                 raw = answer.json()
                 version = as_name(raw["metadata"]["resourceVersion"])
                 return version, unrecorded(errand.action, raw.get("status"))
-        if answer.status != 409 or attempt == CONFLICTS:
+        if not answer.conflict or attempt == CONFLICTS:
             break
         fresh = policy_from_json(api.policy(policy.namespace, policy.name))
         if (fresh.uid, fresh.generation) != (policy.uid, policy.generation):

@@ -89,8 +89,10 @@ def object_from(body: bytes) -> Json | None:
     return value if isinstance(value, dict) else None
 
 
-#: How webhooks and admission policies say no, or fail to say anything.
-_ADMISSION = ("admission webhook", "failed calling webhook", "ValidatingAdmissionPolicy")
+#: How webhooks and admission policies say no, and how the server says that a webhook says nothing.
+_DENIED = ("admission webhook", "ValidatingAdmissionPolicy")
+_UNHEARD = "failed calling webhook"
+_ADMISSION = (*_DENIED, _UNHEARD)
 #: 429 of what is no flow control: admission, the EventRateLimit plugin, a cache that fills, and
 #: a disruption budget (whose causes a proxy may have dropped).
 _ABOUT_ONE_REQUEST = (
@@ -109,20 +111,19 @@ def is_conflict(failure: ApiFailure) -> bool:
     what. A 422 with causes is of validation, or of a ValidatingAdmissionPolicy
     (pkg/admission/plugin/policy/validating/dispatcher.go); a webhook may choose any code.
     """
-    if _is_of_admission(failure):
+    if any(words in failure.message for words in _ADMISSION):
         return False
     return failure.status == 409 or (failure.status == 422 and not failure.causes)
 
 
 def is_refusal(failure: ApiFailure) -> bool:
     """Whether the request, sent again as it is, is refused again: by rights, validation or
-    admission."""
+    admission. A webhook that cannot be called refuses nothing: it may be back in a moment."""
+    if _UNHEARD in failure.message:
+        return False
+    denied = any(words in failure.message for words in _DENIED)
     by_status = failure.status in (400, 401, 403, 405, 413, 422)
-    return _is_of_admission(failure) or (by_status and not is_conflict(failure))
-
-
-def _is_of_admission(failure: ApiFailure) -> bool:
-    return any(words in failure.message for words in _ADMISSION)
+    return denied or (by_status and not is_conflict(failure))
 
 
 class Outcome(Enum):

@@ -174,7 +174,7 @@ def test_what_a_policy_refuses_is_reported_in_its_words_and_no_conflict(
     assert meanwhile.reads == 0  # it is not read again each time, as after a conflict
     [text] = {event.message for event in said if event.reason == "ChangeRefused"}
     assert message in text
-    assert "selfheal-remediator exclude bad" in text
+    assert "selfheal-remediator exclude bad --why REASON" in text
 
 
 def test_a_rule_about_a_condition_that_no_node_has_is_reported_with_those_there_are(

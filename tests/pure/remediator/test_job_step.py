@@ -62,6 +62,26 @@ def test_a_job_that_reboots_is_not_retried() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ([], "template.metadata is \\[\\], and no mapping"),
+        ({"labels": ["a"]}, "template.metadata.labels is no mapping"),
+        ({"labels": {"a": 1}}, "template.metadata.labels.a is 1, and no text"),
+        ({"annotations": {"a b": ""}}, "'a b' is not the key of a label or annotation; allowed"),
+    ],
+)
+def test_labels_that_no_pod_can_have_are_refused(metadata: Any, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        JobSettings.model_validate({"template": {**TEMPLATE, "metadata": metadata}})
+
+
+def test_metadata_may_be_left_out() -> None:
+    for metadata in (None, {}, {"labels": None}):
+        made = manifest(template={**TEMPLATE, "metadata": metadata})
+        assert made["spec"]["template"]["metadata"]["labels"] == made["metadata"]["labels"]
+
+
 def test_a_ladder_follows_a_drain_only() -> None:
     with pytest.raises(ValidationError, match="then needs action: drain"):
         rule(action="cordon", then=[{"wait": "1m"}])

@@ -57,6 +57,7 @@ def test_gone_is_expired_however_it_arrives(status: dict[str, Any]) -> None:
 
 VAP = "ValidatingAdmissionPolicy 'vap' with binding 'vap' denied request: no taints"
 WEBHOOK = 'admission webhook "guard.example.com" denied the request: no taints'
+UNHEARD = 'Internal error occurred: failed calling webhook "guard.example.com": connection refused'
 MODIFIED = (
     'Operation cannot be fulfilled on nodes "n": the object has been modified; please apply your '
     "changes to the latest version and try again"
@@ -99,7 +100,8 @@ def refused(code: int, reason: str, message: str, *causes: dict[str, str]) -> An
             True,
         ),
         (refused(403, "Forbidden", 'nodes "n" is forbidden: User "u" cannot patch'), False, True),
-        # What passes by itself.
+        # What passes by itself; a webhook that cannot be called, too.
+        (refused(500, "InternalError", UNHEARD), False, False),
         *[(refused(code, "", "later"), False, False) for code in (404, 408, 429, 500, 503, 504)],
     ],
 )

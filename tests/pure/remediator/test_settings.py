@@ -149,6 +149,11 @@ def test_whatever_yaml_makes_of_it_is_a_settings_error(text: str) -> None:
         ("excludeNodeSelector: {/a: b}", "excludeNodeSelector: '/a' is not the key of a label"),
         ("limits: {groupLabel: a/}", "limits.groupLabel: 'a/' is not the key of a label"),
         ("policies: {namespaces: [A]}", "policies.namespaces[0]: 'A' is not the name of a namesp"),
+        (
+            "policies: {namespaces: ['']}",
+            "policies.namespaces[0]: '' is not the name of a namespace",
+        ),
+        ("lease: {name: ''}", "lease.name: '' is not the name of an object; allowed is"),
         ("lease: {name: a..b}", "lease.name: 'a..b' is not the name of an object; allowed is"),
         ("lease: {namespace: a.b}", "lease.namespace: 'a.b' is not the name of a namespace"),
         ("restore: {configMap: -a}", "restore.configMap: '-a' is not the name of an object"),
