@@ -10,6 +10,7 @@ import pytest
 from tests.simulation.cluster import conditions, objects
 from tests.simulation.cluster.client import World
 from tests.simulation.cluster.eviction import evict, is_ready
+from tests.simulation.cluster.jobs import JOB_NAME
 from tests.simulation.cluster.kubelets import Behaviour
 from tests.simulation.cluster.messages import Json
 from tests.simulation.cluster.statuses import Refused
@@ -255,6 +256,22 @@ def test_a_job_ends(code: int, condition: str) -> None:
     assert (conditions.status_of(job, "Complete") == "True") is (code == 0)
     world.time.run(900.0)
     assert conditions.status_of(the(world, "jobs", "once"), condition) == "True"
+
+
+def test_a_job_fails_at_its_deadline_and_its_pods_name_it() -> None:
+    world = World()
+    raw = objects.job("default", "slow")
+    raw["spec"]["activeDeadlineSeconds"] = 20
+    world.cluster.add(raw)
+    world.time.run(15.0)
+    [pod] = world.store.all("pods", "default")
+    assert pod["metadata"]["labels"][JOB_NAME] == "slow"
+    assert conditions.status_of(the(world, "jobs", "slow"), "Failed") == ""
+    world.time.run(10.0)
+    failed = conditions.find(the(world, "jobs", "slow"), "Failed")
+    assert failed is not None
+    assert (failed["status"], failed["reason"]) == ("True", "DeadlineExceeded")
+    assert world.store.all("pods", "default") == []
 
 
 # -- budgets ----------------------------------------------------------------------------

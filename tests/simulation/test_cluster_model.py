@@ -202,6 +202,19 @@ def test_a_write_that_changes_nothing_makes_no_version() -> None:
     assert world.cluster.node("n0") is before
 
 
+def test_a_strategic_merge_patch_merges_conditions_by_their_type() -> None:
+    world, path = World(), f"{NODES}/n0/status"
+    before = {
+        one["type"] for one in world.send("GET", f"{NODES}/n0").json()["status"]["conditions"]
+    }
+    kind = "application/strategic-merge-patch+json"
+    added = {"type": "Drained", "status": "True", "reason": "Test"}
+    for change, found in ((added, {"Drained"}), ({"type": "Drained", "$patch": "delete"}, set())):
+        body = {"status": {"conditions": [change]}}
+        after = world.send("PATCH", path, body, kind).json()["status"]["conditions"]
+        assert {one["type"] for one in after} == before | found
+
+
 def test_a_resource_version_in_a_merge_patch_is_a_precondition() -> None:
     world = World()
     lease = {"kind": "Lease", "metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}}

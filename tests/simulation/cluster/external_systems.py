@@ -11,6 +11,7 @@ from tests.simulation.cluster.messages import Json, micro_stamp, stamp
 MACHINE = "cluster.x-k8s.io/machine"
 REMEDIATE = "cluster.x-k8s.io/remediate-machine"
 KURED = "weave.works/kured-reboot-in-progress"
+REMEDIATED = "OwnerRemediated"
 CAPI_NAMESPACE, MEDIK8S_NAMESPACE = "capi", "medik8s-leases"
 
 
@@ -64,16 +65,22 @@ class ClusterApi:
     def remediate(self, node: str, seconds: float) -> None:
         """The Machine is being remediated for so long; the node is booted again."""
         key = "machines", CAPI_NAMESPACE, f"machine-{node}"
-        now = self._cluster.store.clock
-        kind = "OwnerRemediated"
-        self._cluster.store.change(key, lambda raw: conditions.put(raw, kind, "False", now()))
+        now = self._cluster.store.clock()
+        self._cluster.store.change(key, lambda raw: conditions.put(raw, REMEDIATED, "False", now))
         if node in self._cluster.kubelets.of:
             self._cluster.kubelets.of[node].reboot(seconds)
 
-        def done() -> None:
-            self._cluster.store.change(key, lambda raw: conditions.put(raw, kind, "True", now()))
+        self._cluster.simulation.after(seconds, lambda: self.remediated(node))
 
-        self._cluster.simulation.after(seconds, done)
+    def remediated(self, node: str) -> None:
+        """The end of that, if its Machine is being remediated."""
+        now = self._cluster.store.clock()
+
+        def end(raw: Json) -> None:
+            if conditions.status_of(raw, REMEDIATED) == "False":
+                conditions.put(raw, REMEDIATED, "True", now)
+
+        self._cluster.store.change(("machines", CAPI_NAMESPACE, f"machine-{node}"), end)
 
 
 class Medik8s:

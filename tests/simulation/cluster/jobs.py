@@ -1,7 +1,7 @@
 """The Job controller (pkg/controller/job): pods until enough have succeeded.
 
 A pod that fails or is deleted is replaced, after 10 s doubled for each failure; beyond the backoff
-limit the Job fails.
+limit the Job fails, and so it does when activeDeadlineSeconds are over since its start.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from tests.simulation.cluster.resources import Key
 from tests.simulation.cluster.store import Stored
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 360.0
+JOB_NAME = "batch.kubernetes.io/job-name"
 
 
 class Jobs(PodController):
@@ -25,12 +26,14 @@ class Jobs(PodController):
         if conditions.status_of(raw, "Complete") or conditions.status_of(raw, "Failed"):
             return
         pods, spec, now = self.pods(raw), raw["spec"], self.store.clock()
+        left = self._left(key, raw, now)
         succeeded = sum(pod["status"].get("phase") == "Succeeded" for pod in pods)
         failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
         running = active(pods)
         wanted = min(int(spec.get("parallelism", 1)), int(spec.get("completions", 1)) - succeeded)
-        if len(failed) > int(spec.get("backoffLimit", 6)):
-            self._finish(key, "Failed", now)
+        if left <= 0 or len(failed) > int(spec.get("backoffLimit", 6)):
+            why = "DeadlineExceeded" if left <= 0 else "BackoffLimitExceeded"
+            self._finish(key, "Failed", now, why)
             for pod in running:
                 self.delete_pod(pod)
         elif succeeded >= int(spec.get("completions", 1)):
@@ -41,12 +44,25 @@ class Jobs(PodController):
                 self.queue.add(key, wait)
             else:
                 for _ in range(wanted - len(running)):
-                    self.create_pod(raw)
+                    self.create_pod(raw, labels={JOB_NAME: key[2]})
         counts = {"active": len(active(self.pods(raw))), "succeeded": succeeded}
         self.write_status(key, {**counts, "failed": len(failed)})
 
-    def _finish(self, key: Key, kind: str, now: float) -> None:
-        self.store.change(key, lambda raw: conditions.put(raw, kind, "True", now), self.name)
+    def _left(self, key: Key, raw: Stored, now: float) -> float:
+        """Seconds until its deadline; it is handled again then."""
+        seconds = raw["spec"].get("activeDeadlineSeconds")
+        if seconds is None:
+            return float("inf")
+        left = unix(raw["metadata"]["creationTimestamp"]) + float(seconds) - now
+        if left > 0:
+            self.queue.add(key, left)
+        return left
+
+    def _finish(self, key: Key, kind: str, now: float, reason: str = "") -> None:
+        def finish(raw: Json) -> None:
+            conditions.put(raw, kind, "True", now, reason=reason)
+
+        self.store.change(key, finish, self.name)
 
     def _backoff(self, failed: list[Stored], now: float) -> float:
         if not failed:

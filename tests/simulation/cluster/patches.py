@@ -89,6 +89,22 @@ def _remove(parent: Any, key: str) -> None:
         del parent[key]
 
 
+def strategic(raw: Json, patch: Json) -> Json:
+    """The object after a strategic merge patch: as `merge`, but conditions are merged by their type
+    (patchMergeKey in staging/src/k8s.io/api/core/v1/types.go)."""
+    wanted = (patch.get("status") or {}).get("conditions")
+    if wanted is None:
+        return merge(raw, patch)
+    there = {one["type"]: one for one in (raw.get("status") or {}).get("conditions") or ()}
+    for one in wanted:
+        if one.get("$patch") == "delete":
+            there.pop(one["type"], None)
+        else:
+            there[one["type"]] = {**there.get(one["type"], {}), **one}
+    status = {**patch["status"], "conditions": list(there.values())}
+    return merge(raw, {**patch, "status": status})
+
+
 def merge(raw: Json, patch: Json) -> Json:
     """The object after a merge patch: null removes, objects are merged, all else replaces."""
     done = dict(raw)

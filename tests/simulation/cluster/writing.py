@@ -99,7 +99,7 @@ def patch(write: Write) -> Response:
         except patches.NotApplicable as error:
             raise statuses.patch_not_applicable() from error
     elif isinstance(body, dict):
-        after = patches.merge(before, body)
+        after = (patches.strategic if kind == STRATEGIC else patches.merge)(before, body)
     else:
         raise statuses.bad_request("json: cannot unmarshal array into Go value of type map")
     return _update(write, before, after, applied=kind == APPLY)
