@@ -20,6 +20,7 @@ from tests.simulation.cluster.detectors import Detectors
 from tests.simulation.cluster.faulty_server import FaultyServer
 from tests.simulation.cluster.messages import Json
 from tests.simulation.remediator.invariants import Watcher
+from tests.simulation.remediator.ladders import Attachments, StepJobs
 from tests.simulation.remediator.pods import Pods
 from tests.simulation.remediator.process import Console, Replica, Surroundings, logged
 from tests.simulation.remediator.states import state_of
@@ -140,12 +141,16 @@ def _world(simulation: Simulation, settings: dict[str, Any], folder: Path) -> tu
     pods, server = Pods(cluster), FaultyServer(cluster.api)
     around = Surroundings(simulation, server, undisturbed, pods.progress)
     config = Config.model_validate(settings)
+    detectors = Detectors(cluster, KINDS)
     world = World(
-        *(simulation, cluster, server, Detectors(cluster, KINDS), config, around),
+        *(simulation, cluster, server, detectors, config, around),
         replicas=[Replica(around, f"remediator-{number}", config) for number in range(2)],
         console=Console(around, settings, folder),
         pods=pods,
         policies={},
+        steps=StepJobs(simulation, cluster, detectors),
+        attachments=Attachments(cluster),
+        wide=False,
         skew=0.0,
     )
     return world, Watcher.of(world)

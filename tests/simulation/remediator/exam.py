@@ -12,7 +12,7 @@ from tests.simulation.cluster.messages import Json
 from tests.simulation.cluster.people import Person
 from tests.simulation.cluster.selectors import controller_of
 from tests.simulation.remediator.faults import PERSON
-from tests.simulation.remediator.invariants import Watcher, budget
+from tests.simulation.remediator.invariants import Watcher, budget, kept
 from tests.simulation.remediator.pods import app_of
 from tests.simulation.remediator.problems import Problem
 from tests.simulation.remediator.states import control_plane, cordoned, in_service, state_of
@@ -101,7 +101,7 @@ class Exam:
             paced = limits.rate is not None and limits.rate.count < number
         if number > 1 and (by_place != (None, None) or paced):
             return False
-        enough = len(nodes) - number >= limits.keep_schedulable
+        enough = len(nodes) - number >= kept(self.config)
         return (
             budget(self.config, len(nodes)) >= number and enough and len(self.healthy()) >= number
         )

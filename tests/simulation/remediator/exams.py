@@ -16,8 +16,9 @@ from tests.simulation.cluster import conditions, objects
 from tests.simulation.cluster.faulty_server import evictions, of
 from tests.simulation.cluster.messages import Json, Request
 from tests.simulation.remediator.exam import SOON, Exam, Kind, free_pods, has_budgets
+from tests.simulation.remediator.exams_of_ladders import OF_LADDERS, without_ladders
 from tests.simulation.remediator.exams_of_workloads import OF_WORKLOADS
-from tests.simulation.remediator.invariants import Watcher, budget
+from tests.simulation.remediator.invariants import Watcher, budget, kept
 from tests.simulation.remediator.invariants_of_causes import MOST, cordons
 from tests.simulation.remediator.problems import Problem
 from tests.simulation.remediator.states import leader_of, state_of
@@ -32,8 +33,9 @@ def examine(world: World, watcher: Watcher) -> list[Problem]:
     exam = Exam(world, watcher, Random(f"{world.simulation.seed}/exam"))
     if world.config.dry_run:
         return []
+    of_ladders = without_ladders(world)
     exam.repair_all()
-    possible = [one for one in EXAMS if one.possible(exam)]
+    possible = [one for one in (OF_LADDERS if of_ladders else EXAMS) if one.possible(exam)]
     if possible:
         one = max(possible, key=lambda one: one.draw(world.simulation.seed))
         world.simulation.record("world", f"exam: {one.name}")
@@ -353,10 +355,8 @@ def _silent(exam: Exam) -> None:
 
 
 def _many_there(exam: Exam) -> bool:
-    number = len(exam.healthy())
-    return (
-        number == len(exam.nodes()) and number - exam.config.limits.keep_schedulable >= 3 < number
-    )
+    number, left = len(exam.healthy()), kept(exam.config)
+    return number == len(exam.nodes()) and number - left >= 3 < number
 
 
 def _one_after_the_other(exam: Exam) -> None:

@@ -134,8 +134,8 @@ def _may_flap(exam: Exam) -> bool:
 
 def _app(
     exam: Exam, name: str, unhealthy: Json, make: Make = objects.deployment, **more: Any
-) -> None:
-    """Three pods of an application with a policy."""
+) -> bool:
+    """Three pods of an application with a policy. Returns whether all are ready: there is room."""
     limits = {"backoff": "20s", "maxBackoff": "60s", "maxPerHour": 6}
     policy = objects.healing_policy(
         *("default", name, {"app": name}, unhealthy), failureThreshold=1, restart=limits, **more
@@ -144,12 +144,14 @@ def _app(
     exam.world.cluster.add(make("default", name, 3))
     exam.world.cluster.add(policy)
     exam.wait(30.0)
+    return [is_ready(pod) for pod in exam.world.pods.of(name)] == 3 * [True]
 
 
 def _hopeless(exam: Exam) -> None:
     """Each new pod of an application is unhealthy: restarts are ever rarer."""
     pods, name = exam.world.pods, "hopeless"
-    _app(exam, name, {"notReadyFor": "10s"})
+    if not _app(exam, name, {"notReadyFor": "10s"}):
+        return
     pods.unready.add(name)
     pods.break_ready(pods.of(name)[0])
     exam.wait(150.0)
@@ -159,7 +161,8 @@ def _all_hang(exam: Exam) -> None:
     """All pods of an application hang, as after a fail-over of their broker: one is restarted to
     see whether that helps."""
     pods, name = exam.world.pods, "hanging"
-    _app(exam, name, {"noProgressFor": "60s"}, progress={"port": 8080})
+    if not _app(exam, name, {"noProgressFor": "60s"}, progress={"port": 8080}):
+        return
     before = {pod["metadata"]["uid"] for pod in pods.of(name)}
     for pod in pods.of(name):
         pods.hang(pod)
@@ -173,7 +176,8 @@ def _stuck_rollout(exam: Exam) -> None:
     """A StatefulSet waits for a broken pod, also once its template is repaired
     (kubernetes#67250)."""
     pods, name = exam.world.pods, "rolled"
-    _app(exam, name, {"notReadyFor": "10s"}, objects.stateful_set)
+    if not _app(exam, name, {"notReadyFor": "10s"}, objects.stateful_set):
+        return
     pods.unready.add(name)
     exam.person.restart("statefulsets", "default", name)
     exam.wait(15.0)

@@ -138,6 +138,8 @@ def _bad_for_long(made: Schedule, when: float) -> None:
 
     def begin() -> None:
         nodes = sorted(world.nodes, key=lambda name: -len(world.cluster.store.pods_on(name)))
+        if not nodes:
+            return  # the only machine is away
         node = nodes[min(place, len(nodes) - 1)]
         world.simulation.record("world", f"{node}: {kind} True")
         if excluded:

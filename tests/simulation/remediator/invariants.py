@@ -124,6 +124,7 @@ class Watcher:
         """etcd has gone back in time: who cordoned what is only in the annotations."""
         self.doubtful_until = self._now + 20.0
         self.paused_since = None
+        self.cordons.clear()
         self.causes.resumed()
         self.evicted.went_back()
         self.evicted.doubtful_until = self.doubtful_until
@@ -151,9 +152,7 @@ class Watcher:
         self.recovery.node(change.old, change.new)
         self.causes.node(change.old, change.new, change.by, ours=ours)
         if ours:
-            self.last_write = self._now
-            self._check_annotation(change)
-            self._check_left_alone(change)
+            self._our_write(change)
         if change.old is None or change.new is None:
             self.count_zones()
             self.sizes.append((self._now, len(self.world.cluster.store.all("nodes"))))
@@ -200,6 +199,12 @@ class Watcher:
                 "no_eviction_loop",
                 f"{change.by} evicts the pods of {owner['name']} from {node} in a loop",
             )
+
+    def _our_write(self, change: Change) -> None:
+        if not _takes_long(change):
+            self.last_write = self._now
+        self._check_annotation(change)
+        self._check_left_alone(change)
 
     def _check_annotation(self, change: Change) -> None:
         """ARCHITECTURE: the annotation "contains everything about a node that must survive a
@@ -413,6 +418,14 @@ def _unheard(_invariant: str, _what: str) -> None:
 def _drains(raw: Json | None) -> bool:
     state = None if raw is None else state_of(raw)
     return state is not None and state.phase is Phase.DRAINING
+
+
+def _takes_long(change: Change) -> bool:
+    """Whether it is about a ladder, or notes how much of its deadline a drain has used: both may
+    take longer than all else."""
+    states = [state_of(raw) for raw in (change.old, change.new) if raw is not None]
+    ladder = any(state is not None and (state.steps or state.step_began) for state in states)
+    return ladder or all(state is not None and state.phase is Phase.DRAINING for state in states)
 
 
 def _acts(request: Request) -> bool:

@@ -11,6 +11,7 @@ from selfheal_remediator.kube.lease import PAUSE_KEY
 from selfheal_remediator.node.annotation import Phase
 from tests.simulation.cluster import conditions
 from tests.simulation.cluster.messages import Answer, Json, Request, Response
+from tests.simulation.remediator.ladders import CHECKS, DOES
 from tests.simulation.remediator.process import NAMESPACE
 from tests.simulation.remediator.scenes import CONTROLLER
 from tests.simulation.remediator.states import control_plane, cordoned, state_of
@@ -133,12 +134,16 @@ class Causes:
 
 
 def _begins(request: Request) -> bool:
-    """Whether it cordons a node, or evicts or deletes a pod."""
+    """Whether it cordons a node, evicts or deletes a pod, or makes the Job of a step."""
     body = request.body or b""
     if request.query.get("dryRun") or b'"dryRun"' in body:
         return False
     if "/pods/" in request.path:
         return request.method in ("POST", "DELETE")
+    if request.path.endswith("/jobs"):
+        # features: a pause stops all but uncordoning, of which a verification is a part.
+        template = json.loads(body)["spec"]["template"] if request.method == "POST" else {}
+        return bool(template) and template["metadata"]["labels"].get(DOES) != CHECKS
     return cordons(request)
 
 

@@ -40,10 +40,12 @@ class Evicted:
     #: When pods were evicted, by node and process, and restarted, by owner.
     drained: dict[str, tuple[float, str]] = field(default_factory=dict)
     restarts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    #: Which pods (uids) there were when a node (name) was cordoned; and how many that were made
-    #: since have been evicted, by node and owner (uid).
+    #: Which pods (uids) there were when a node (name) was cordoned, or its drain began; how many
+    #: that were made since have been evicted, by node and owner (uid).
     before: dict[str, frozenset[str]] = field(default_factory=dict)
     returns: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: Which owners (uids) have lost a pod of a cordoned node (name).
+    lost: set[tuple[str, str]] = field(default_factory=set)
     #: When the drain of a node (uid) began.
     begun: dict[str, float] = field(default_factory=dict)
     restored: bool = False
@@ -126,6 +128,8 @@ class Evicted:
         if now < self.doubtful_until:
             return
         self.begun[node["metadata"]["uid"]] = now
+        name = str(node["metadata"]["name"])
+        self.before[name] = self.before.get(name, frozenset()) | self._pods()
         under_way = [
             one
             for one in store.all("nodes")
@@ -141,8 +145,9 @@ class Evicted:
     def returned(self, pod: Json, owner: Json, node: str, by: str) -> None:
         """docs/traps.md: "Returned pods are counted from the first one, [...] across leaders. An
         owner whose pods keep returning is reported and its pods stay." """
-        before = self.before.get(node)
-        if before is None or pod["metadata"]["uid"] in before:
+        before, known = self.before.get(node), (node, owner["uid"]) in self.lost
+        self.lost.add((node, owner["uid"]))
+        if before is None or pod["metadata"]["uid"] in before or not known:
             return
         self.returns[node, owner["uid"]] += 1
         if self.returns[node, owner["uid"]] > MOST_RETURNS:
@@ -151,14 +156,18 @@ class Evicted:
 
     def cordoned(self, node: str) -> None:
         """By anybody, now."""
+        self.before[node] = self._pods()
+
+    def _pods(self) -> frozenset[str]:
         pods = self.world.cluster.store.all("pods")
-        self.before[node] = frozenset(pod["metadata"]["uid"] for pod in pods)
+        return frozenset(pod["metadata"]["uid"] for pod in pods)
 
     def uncordoned(self, node: str) -> None:
         """Its pods may return."""
         self.before.pop(node, None)
         for key in [key for key in self.returns if key[0] == node]:
             del self.returns[key]
+        self.lost = {key for key in self.lost if key[0] != node}
 
     def _daemon(self, pod: Json, node: str, by: str) -> None:
         """docs/traps.md: "A DaemonSet's pod stays while that DaemonSet (uid) exists"."""

@@ -10,9 +10,17 @@ from random import Random
 from selfheal_remediator.config import Config
 from selfheal_remediator.quantities import Amount
 from tests.simulation.cluster.autoscaler import DISRUPTED, TO_BE_DELETED
-from tests.simulation.cluster.external_systems import ClusterApi, Kured, Medik8s
+from tests.simulation.cluster.external_systems import (
+    CAPI_NAMESPACE,
+    KURED,
+    MEDIK8S_NAMESPACE,
+    ClusterApi,
+    Kured,
+    Medik8s,
+)
 from tests.simulation.cluster.messages import Json
-from tests.simulation.remediator.faults import Schedule
+from tests.simulation.cluster.people import Person
+from tests.simulation.remediator.faults import PERSON, Schedule
 from tests.simulation.remediator.invariants import budget
 from tests.simulation.remediator.process import Replica
 from tests.simulation.remediator.states import control_plane
@@ -36,9 +44,21 @@ def add_others(made: Schedule) -> None:
 
 
 def repair(world: World) -> None:
-    """Faults stop: no finalizer keeps a pod."""
-    for pod in world.cluster.store.all("pods", "default"):
+    """Faults stop: no finalizer keeps a pod, and other systems have ended what a restored etcd says
+    that they are doing."""
+    store = world.cluster.store
+    for pod in store.all("pods", "default"):
         _release(world, pod)
+    if not store.restores:
+        return
+    for node in store.all("nodes"):
+        if KURED in (node["metadata"].get("annotations") or {}):
+            person = Person(world.cluster, name=PERSON)
+            person.annotate("nodes", "", node["metadata"]["name"], **{KURED: None})
+    for lease in store.all("leases", MEDIK8S_NAMESPACE):
+        store.remove(("leases", MEDIK8S_NAMESPACE, lease["metadata"]["name"]), "medik8s")
+    for machine in store.all("machines", CAPI_NAMESPACE):
+        ClusterApi(world.cluster).remediated(machine["status"]["nodeRef"]["name"])
 
 
 # -- marks and claims ------------------------------------------------------------------------

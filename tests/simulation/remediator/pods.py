@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.kubelets import Behaviour
@@ -29,10 +30,15 @@ class Pods:
         self.hung: dict[str, float] = {}
         #: Until when (virtual time) an application had unhealthy pods.
         self.unwell: dict[str, float] = {}
+        #: How pods behave that are of no application, None = as any other.
+        self.others: Callable[[Json], Behaviour | None] = lambda _: None
         cluster.kubelets.behaviour = self.behaviour
 
     def behaviour(self, pod: Json) -> Behaviour:
         """See Kubelets.behaviour."""
+        other = self.others(pod)
+        if other is not None:
+            return other
         app = app_of(pod)
         stop = None if app in self.stuck else 1.0
         if app in self.crashing:

@@ -13,11 +13,16 @@ from tests.simulation.remediator import others, pools, settled, world
 from tests.simulation.remediator.exams import examine
 from tests.simulation.remediator.faults import Network, schedule
 from tests.simulation.remediator.invariants import Watcher
+from tests.simulation.remediator.invariants_of_habits import Habits
+from tests.simulation.remediator.invariants_of_ladders import Ladders
 from tests.simulation.remediator.invariants_of_others import Others
 from tests.simulation.remediator.invariants_of_pools import Pools
+from tests.simulation.remediator.invariants_of_windows import Windows
+from tests.simulation.remediator.ladder_faults import add_ladder_faults
 from tests.simulation.remediator.others import add_others
 from tests.simulation.remediator.problems import Broken, Problem
 from tests.simulation.remediator.process import logged
+from tests.simulation.remediator.requests import add_requests, withdraw_all
 from tests.simulation.remediator.scenes import add_scenes
 from tests.simulation.remediator.takeover import Takeover
 from tests.simulation.remediator.wire import Trouble
@@ -77,19 +82,27 @@ def run(
         with logged(simulation), simulation:
             network = Network(simulation.random)
             watching: list[Watcher] = []
+            windows: list[Windows] = []
 
             def disturb(request: Request) -> Trouble:
                 for watcher in watching:
                     watcher.sent(request)
+                for of_windows in windows:
+                    of_windows.sent(request)
                 return network.disturb(request)
 
             made = world.build(simulation, disturb, Path(folder))
             watching.append(Watcher.of(made))
             Pools.watch(made, watching[0])
             Others.watch(made, watching[0])
+            windows.append(Windows(made, watching[0]))
+            ladders = Ladders.watch(made, watching[0])
+            habits = Habits.watch(made, watching[0])
             planned = schedule(made, network, chaos)
             add_others(planned)
             add_scenes(planned)
+            add_ladder_faults(planned)
+            add_requests(planned)
             result.faults = len(planned.entries)
             if faults is not None:
                 planned.entries = [planned.entries[place] for place in faults]
@@ -106,6 +119,7 @@ def run(
                 simulation.run(chaos + quiet)
                 result.problems += takeover.problems
                 result.problems += settled.settled(made, watching[0], quiet)
+                result.problems += [*ladders.settled(), *habits.settled()]
                 result.problems += examine(made, watching[0])
                 result.problems += _unexpected(simulation)
             except Broken as error:
@@ -144,7 +158,10 @@ def _repair(made: world.World, network: Network) -> None:
     network.rate, network.down = 0.0, False
     made.server.clear()
     made.pods.heal()
+    made.steps.reliable = True
+    made.attachments.detach_all()
     others.repair(made)
+    withdraw_all(made)
     pools.repair(made.cluster)
     for replica in made.replicas:
         replica.start()

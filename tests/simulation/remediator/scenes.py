@@ -60,7 +60,7 @@ def _begins_drain(change: Change) -> bool:
     return before is None or before.phase is not Phase.DRAINING
 
 
-def _at(
+def at_write(
     made: Schedule, when: float, text: str, writes: Writes, do: Callable[[Change], object]
 ) -> None:
     """Do it once, some steps after the first such write of a replica after that moment."""
@@ -91,7 +91,7 @@ def _replica(made: Schedule, change: Change) -> Any:
 def _killed_at_write(made: Schedule, when: float) -> None:
     writes = made.random.choice((_cordons, _evicts, _begins_drain))
     again = made.random.choice((1.0, 60.0))
-    _at(made, when, "the leader is killed", writes, lambda it: _replica(made, it).kill(again))
+    at_write(made, when, "the leader is killed", writes, lambda it: _replica(made, it).kill(again))
 
 
 def _frozen_at_write(made: Schedule, when: float) -> None:
@@ -102,7 +102,7 @@ def _frozen_at_write(made: Schedule, when: float) -> None:
         if process is not None:
             process.pause(seconds)
 
-    _at(made, when, f"the leader stands still for {seconds:g} s", writes, freeze)
+    at_write(made, when, f"the leader stands still for {seconds:g} s", writes, freeze)
 
 
 def _killed_unheard(made: Schedule, when: float) -> None:
@@ -117,7 +117,7 @@ def _killed_unheard(made: Schedule, when: float) -> None:
             return True
         return False
 
-    _at(made, when, "the leader is killed, and watches are 40 s late", behind, kill)
+    at_write(made, when, "the leader is killed, and watches are 40 s late", behind, kill)
 
 
 def _restored_at_cordon(made: Schedule, when: float) -> None:
@@ -129,7 +129,7 @@ def _restored_at_cordon(made: Schedule, when: float) -> None:
         if backups:
             server.restore(backups[0])
 
-    _at(made, when, "etcd is restored", made.random.choice((_cordons, _evicts)), restore)
+    at_write(made, when, "etcd is restored", made.random.choice((_cordons, _evicts)), restore)
 
 
 def _paused_at_cordon(made: Schedule, when: float) -> None:
@@ -142,7 +142,7 @@ def _paused_at_cordon(made: Schedule, when: float) -> None:
         _command_in(made, 6.0, "pause", "--why", "test")
         _command_in(made, 120.0, "resume")
 
-    _at(made, when, f"a person pauses it, watches are {late:g} s late", _cordons, pause)
+    at_write(made, when, f"a person pauses it, watches are {late:g} s late", _cordons, pause)
     made.add(made.length, "resume", lambda: made.world.console.run("resume"))
 
 
@@ -165,7 +165,7 @@ def _uncordoned_by_controller(made: Schedule, when: float) -> None:
 
         made.world.simulation.after(wait, apply)
 
-    _at(made, when, f"a controller uncordons the node in {wait:g} s", _cordons, uncordon)
+    at_write(made, when, f"a controller uncordons the node in {wait:g} s", _cordons, uncordon)
 
 
 def _daemon_set_at_drain(made: Schedule, when: float) -> None:
@@ -175,13 +175,13 @@ def _daemon_set_at_drain(made: Schedule, when: float) -> None:
         if made.world.cluster.store.get("daemonsets", "kube-system", "late-agent") is None:
             made.world.cluster.add(late)
 
-    _at(made, when, "DaemonSet kube-system/late-agent is made", _begins_drain, create)
+    at_write(made, when, "DaemonSet kube-system/late-agent is made", _begins_drain, create)
 
 
 def _ignored_at_drain(made: Schedule, when: float) -> None:
     server, seconds = made.world.server, made.random.choice((5.0, 20.0))
     text = f"a webhook makes evictions dry runs for {seconds:g} s"
-    _at(made, when, text, _begins_drain, lambda _: server.evictions_delete_nothing(seconds))
+    at_write(made, when, text, _begins_drain, lambda _: server.evictions_delete_nothing(seconds))
 
 
 # -- several things at a time ------------------------------------------------------------------

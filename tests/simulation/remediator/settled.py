@@ -9,7 +9,7 @@ from selfheal_remediator.node.annotation import EXCLUDE_KEY, Phase, State
 from tests.simulation.cluster import conditions
 from tests.simulation.cluster.messages import Json
 from tests.simulation.cluster.selectors import controller_of
-from tests.simulation.remediator.invariants import Watcher, budget
+from tests.simulation.remediator.invariants import Watcher, budget, kept
 from tests.simulation.remediator.problems import Problem
 from tests.simulation.remediator.states import control_plane, holder_of, in_service, state_of
 from tests.simulation.remediator.world import World
@@ -76,7 +76,7 @@ def _recovered(world: World, nodes: Iterable[Json], quiet: float) -> Iterator[Pr
         if state is None or not state.phase.cordoned or rules_of(world, node):
             continue
         waits_for_person = len(state.cordons) >= recovery.max_flaps
-        if state.latched or waits_for_person or _excluded(node):
+        if state.latched or waits_for_person or state.unverified or _excluded(node):
             continue
         yield Problem(
             "recovered_nodes_return",
@@ -92,6 +92,7 @@ def _acted_on(
     simple = (
         not world.config.dry_run
         and limits.max_unavailable_per_zone is None
+        and limits.max_unavailable_per_group is None
         and limits.rate is None
         and not limits.min_interval
         and watcher.paused_since is None
@@ -99,12 +100,7 @@ def _acted_on(
     out = [node for node in nodes if not in_service(node)]
     free = [node for node in nodes if in_service(node)]
     allowed = budget(world.config, len(nodes))
-    if (
-        world.config.dry_run
-        or not simple
-        or len(out) >= allowed
-        or len(free) <= limits.keep_schedulable
-    ):
+    if world.config.dry_run or not simple or len(out) >= allowed or len(free) <= kept(world.config):
         return
     for node in free:
         state = state_of(node)

@@ -12,21 +12,26 @@ from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.detectors import Detectors
 from tests.simulation.cluster.faulty_server import FaultyServer
 from tests.simulation.cluster.messages import Json
+from tests.simulation.remediator.drain_habits import add_habits, behaviour
+from tests.simulation.remediator.ladders import Attachments, StepJobs, add_ladders
 from tests.simulation.remediator.pods import Pods
 from tests.simulation.remediator.pools import add_pools
 from tests.simulation.remediator.process import Console, Replica, Surroundings
+from tests.simulation.remediator.windows import add_windows
 from tests.simulation.remediator.wire import Disturb
 from tests.simulation.remediator.workloads import add_workloads
 from tests.simulation.scheduler import Simulation
 
 #: The conditions of its detectors. The rules are about some of them.
 KINDS = ("KernelDeadlock", "ReadonlyFilesystem", "ContainerRuntimeUnhealthy")
+#: So many seeds in a row have plain worlds, then as many have wide ones, and so on.
+BLOCK = 150
 
 
 @dataclass(slots=True)
 class World:
-    """See the module. policies: their specs, by application; skew: seconds by which the replicas'
-    clocks differ; story: what it is made of, for people."""
+    """See the module. policies: their specs, by application; wide: see `is_wide`; skew: seconds by
+    which the replicas' clocks differ; story: what it is made of, for people."""
 
     simulation: Simulation
     cluster: Cluster
@@ -38,6 +43,9 @@ class World:
     console: Console
     pods: Pods
     policies: dict[str, Json]
+    steps: StepJobs
+    attachments: Attachments
+    wide: bool
     skew: float
     story: list[str] = field(default_factory=list)
 
@@ -54,16 +62,32 @@ class World:
             replica.start()
 
 
+def is_wide(seed: int) -> bool:
+    """Whether the seed's world may have ladders, windows, requests, habits of drains, and very few
+    nodes.
+
+    The others are as they were without these, and so is what they find (docs/simulation.md). Of
+    300 seeds in a row 150 are wide."""
+    return seed // BLOCK % 2 == 1
+
+
 def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
     """The world of the simulation's seed."""
     random = simulation.random
     cluster = Cluster(simulation)
     story: list[str] = []
-    _add_nodes(cluster, random, story)
+    wide = is_wide(simulation.seed)
+    few = Random(f"{simulation.seed}/few") if wide else None
+    _add_nodes(cluster, random, few, story)
     policies = add_workloads(cluster, random, Random(f"{simulation.seed}/backoffs"), story)
     pods = Pods(cluster)
     settings = configuration(random)
     add_pools(cluster, Random(f"{simulation.seed}/pools"), settings, story)
+    of_ladders = Random(f"{simulation.seed}/ladders")
+    has_ladders = wide and add_ladders(of_ladders, settings, story)
+    if wide:
+        add_windows(cluster, Random(f"{simulation.seed}/windows"), settings, story)
+        add_habits(cluster, Random(f"{simulation.seed}/habits"), settings, story)
     config = Config.model_validate(settings)
     story.append(f"configuration {settings}")
     server = FaultyServer(cluster.api)
@@ -76,17 +100,27 @@ def build(simulation: Simulation, disturb: Disturb, folder: Path) -> World:
     story.append(f"{len(replicas)} replicas, clocks ahead by {[round(s, 1) for s in skews]} s")
     console = Console(around, settings, folder)
     detectors = Detectors(cluster, KINDS)
+    steps, attachments = StepJobs(simulation, cluster, detectors), Attachments(cluster)
+    pods.others = lambda pod: behaviour(pod, steps)
+    if has_ladders and of_ladders.random() < 0.4:
+        attachments.add(of_ladders, sorted(cluster.kubelets.of), story)
     return World(
         *(simulation, cluster, server, detectors, config, around, replicas, console),
         pods=pods,
         policies=policies,
+        steps=steps,
+        attachments=attachments,
+        wide=wide,
         skew=max(skews) - min(skews),
         story=story,
     )
 
 
-def _add_nodes(cluster: Cluster, random: Random, story: list[str]) -> None:
+def _add_nodes(cluster: Cluster, random: Random, few: Random | None, story: list[str]) -> None:
+    """few: of the chance that there are one or two only."""
     number, zones = random.choice((3, 4, 6, 8, 12, 16)), random.choice((1, 1, 2, 3))
+    if few is not None and few.random() < 0.1:
+        number = few.choice((1, 2))
     controllers = random.choice((0, 0, 1, 3))
     for index in range(number):
         cluster.add_node(f"node-{index:02}", zone="abc"[index % zones])
