@@ -142,7 +142,7 @@ class Transport:
             method,
             self._url(path, query),
             body=None if body is None else json.dumps(body, separators=(",", ":")),
-            headers=self._headers(content_type if body is not None else None),
+            content_type=content_type if body is not None else None,
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout),
         )
         answer = Answer(
@@ -164,9 +164,9 @@ class Transport:
         method: str,
         url: str,
         *,
-        headers: dict[str, str],
         timeout: urllib3.Timeout,
         body: str | None = None,
+        content_type: str | None = None,
         preload_content: bool = True,
     ) -> urllib3.BaseHTTPResponse:
         """One request over the pool, counted as `verb`. Raises ApiFailure when no answer came."""
@@ -176,7 +176,7 @@ class Transport:
                 method,
                 url,
                 body=body,
-                headers=headers,
+                headers=self._headers(content_type),
                 timeout=timeout,
                 retries=False,
                 redirect=False,
@@ -236,7 +236,6 @@ class Transport:
             "WATCH",
             "GET",
             self._url(path, query),
-            headers=self._headers(None),
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=WATCH_SILENCE),
             preload_content=False,
         )

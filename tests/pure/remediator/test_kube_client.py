@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import urllib3
 from kubernetes.client import Configuration
+from kubernetes.config import ConfigException
 
 from selfheal_remediator.config import ApiBudget
 from selfheal_remediator.failures import ApiFailure, NotLeader
@@ -304,3 +305,25 @@ def test_a_token_that_rotates_is_read_again(
     sent = [headers["Authorization"] for headers in server.headers]
     assert sent == ["Bearer first", "Bearer second"]
     assert {headers["Accept"] for headers in server.headers} == {"application/json"}
+
+
+@pytest.mark.parametrize("error", [ConfigException("Token file exists but empty."), OSError("x")])
+def test_a_token_that_cannot_be_read_is_a_failure_of_the_request(
+    server: Server, access: Configuration, api: KubernetesApi, error: Exception
+) -> None:
+    """Such a file is there while it is being rotated."""
+
+    def refresh(_: Configuration) -> None:
+        raise error
+
+    setting: Any = access
+    setting.refresh_api_key_hook = refresh
+    for call in (
+        lambda: api.node("n"),
+        lambda: api.write("PATCH", "/api/v1/nodes/n", {}),
+        lambda: list(api.pods_of("n").watch("7", threading.Event())),
+    ):
+        with pytest.raises(ApiFailure, match=str(error)) as raised:
+            call()
+        assert raised.value.status == 0
+    assert not server.asked
