@@ -20,7 +20,6 @@ from selfheal_remediator import logs
 from selfheal_remediator.actions.permissions import permissions as rights_of
 from selfheal_remediator.config import (
     Config,
-    Environment,
     LeaseSettings,
     SettingsError,
     load_config,
@@ -28,6 +27,7 @@ from selfheal_remediator.config import (
 from selfheal_remediator.controller.loop import Remediator
 from selfheal_remediator.controller.parts import Identity
 from selfheal_remediator.drain import autoscaler
+from selfheal_remediator.environment import Environment
 from selfheal_remediator.failures import Failure
 from selfheal_remediator.healing.progress_probe import Fetch, fetch
 from selfheal_remediator.health import Reply, serve

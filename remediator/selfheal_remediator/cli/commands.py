@@ -16,7 +16,8 @@ from urllib.parse import quote
 from selfheal_remediator.cli import inspection, tables, uninstall
 from selfheal_remediator.cli.inspection import ClusterStatus
 from selfheal_remediator.cli.reading import read_all
-from selfheal_remediator.config import Config, Environment, load_config
+from selfheal_remediator.config import Config, load_config
+from selfheal_remediator.environment import Environment
 from selfheal_remediator.failures import ApiFailure, Failure
 from selfheal_remediator.kube.access import load_configuration
 from selfheal_remediator.kube.client import KubernetesApi

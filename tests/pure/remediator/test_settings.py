@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from selfheal_remediator.config import (
     Config,
-    Environment,
     SettingsError,
     load_config,
     parse_config,
 )
+from selfheal_remediator.environment import Environment
 from selfheal_remediator.quantities import parse_amount, parse_duration
 
 
