@@ -60,7 +60,7 @@ class World(FakeApi):
         self._query = threading.local()
         self._before_patch: Callable[[], None] | None = None
         self._text: list[str] = []
-        self._marks = self._under_way = 0
+        self._marks = 0
         self.node(MARKER, "False")
 
     # -- objects ------------------------------------------------------------------------
@@ -181,12 +181,15 @@ class World(FakeApi):
         )
 
     def quiet(self) -> None:
-        """Wait until no request is under way, and none follows from the last answers."""
+        """Wait until no request is under way, and none follows from the last answers and from
+        what the watches reported."""
 
         def nothing_new() -> bool:
             seen = len(self.requests)
+            if not self.made.at_rest():
+                return False
             self.turns()
-            return self._under_way == 0 and seen == len(self.requests)
+            return self.made.at_rest() and seen == len(self.requests)
 
         for _ in range(2):
             until("all is answered", nothing_new)
@@ -274,14 +277,7 @@ class World(FakeApi):
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         self._query.text = urlsplit(request.path).query
-        counts = "watch=" not in self._query.text
-        with self.news:
-            self._under_way += counts
-        try:
-            super().handle(request)
-        finally:
-            with self.news:
-                self._under_way -= counts
+        super().handle(request)
 
     def _do(self, verb: str, path: str, query: dict[str, str], body: Json) -> tuple[int, Json]:
         marker = path == f"{NODES}/{MARKER}"

@@ -108,7 +108,9 @@ def test_what_may_not_be_read_is_a_note(server: FakeApi) -> None:
     server.disturb = lambda _, path: "403" if path.startswith(APPS) else ""
     waits, notes = planned(server, config())
     assert waits["d/web-1"] == KEPT
-    assert any("Deployments are not read, so no surge is shown" in note for note in notes)
+    assert any(
+        "Deployments or their pods are not read, so no surge is shown" in note for note in notes
+    )
 
 
 def test_the_status_shows_the_rollout_of_this_cordon(server: FakeApi) -> None:
