@@ -261,7 +261,7 @@ def _of_texts(plain: str, odd: str, text: str, path: str) -> Iterator[str]:
 @pytest.mark.parametrize(("world", "text"), TRIED)
 def test_a_text_stays_what_it_is(helm: Helm, world: str, text: str) -> None:
     places = [path for path in _places_for(world, text) if path in _places_for(world, PLAIN)]
-    assert len(places) > 50
+    assert len(places) > 40  # the others take names of objects only
     plain = _rendered(helm, _values(world, places, PLAIN))
     odd = _rendered(helm, _values(world, places, text))
     assert list(_differences(plain, odd, text)) == []
