@@ -115,8 +115,8 @@ def test_every_rule_is_evaluated_and_every_series_that_it_asks_for_is_there(
     ask, rules, prometheus, capsys
 ):
     names = {rule["name"] for rule in rules}
-    # The demo's release has no Ollama, and no rule with steps after a drain.
-    absent = {"ollama", "ladder"}
+    # The demo's release has no Ollama and no rule with steps after a drain, and restores nothing.
+    absent = {"ollama", "ladder", "restore"}
     assert {alert.name for alert in ALERTS if absent.isdisjoint(alert.needs)} <= names
     assert {record.name for record in RECORDS} <= names
     assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []

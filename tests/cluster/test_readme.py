@@ -34,16 +34,20 @@ _ELSEWHERE = {
     "make simulate": "tests/simulation",
     "SEED=7 make simulate": "tests/simulation",
 }
+# A forwarded port is awaited, and closed at the end.
+_FORWARDED = (
+    " >/dev/null & trap 'kill %%1' EXIT;"
+    " until (exec 3<>/dev/tcp/localhost/%s) 2>/dev/null; do sleep 0.2; done"
+)
 # Where the reader has something of his own.
 _YOURS = {
     "helm install selfheal ./chart": "helm template selfheal ./chart",
     "helm upgrade selfheal ./chart": "helm template selfheal ./chart",
+    " --reset-then-reuse-values": "",  # not of `helm template`
     "node-7": "node-1",
     "ci.cluster status": "ci.cluster status --name demo-test",
-    "port-forward service/selfheal-rabbitmq 5672 &": (
-        "port-forward service/selfheal-rabbitmq 5672 >/dev/null & trap 'kill %1' EXIT;"
-        " until (exec 3<>/dev/tcp/localhost/5672) 2>/dev/null; do sleep 0.2; done"
-    ),
+    "service/selfheal-rabbitmq 5672 &": f"service/selfheal-rabbitmq 5672{_FORWARDED % 5672}",
+    '| cut -d_ -f1)" 8080': f'| cut -d_ -f1)" 8080{_FORWARDED % 8080}',
 }
 
 
