@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -45,20 +46,13 @@ _RUN = [
 @pytest.fixture(scope="module")
 def shell(demo):
     """Runs a command on the demo's cluster; a worker runs while this lasts."""
-    folders = [str(path.parent) for path in parts.ensure(["kubectl", "helm"]).values()]
-    environment = os.environ | {
-        "KUBECONFIG": str(demo.cluster.kubeconfig),
-        "NO_PROXY": "*",
-        "PATH": os.pathsep.join((*folders, os.environ["PATH"])),
-    }
+    programs = parts.ensure(["kubectl", "helm"])
+    environment = os.environ | {"KUBECONFIG": str(demo.cluster.kubeconfig), "NO_PROXY": "*"}
 
     def run(command):
+        first, *rest = shlex.split(command)
         return subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
+            [programs[first], *rest], env=environment, capture_output=True, text=True, timeout=120
         )
 
     def named(command):
