@@ -36,6 +36,7 @@ from selfheal_remediator.kube.access import Access, load_configuration
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.election import Leader
 from selfheal_remediator.kube.events import EventWriter
+from selfheal_remediator.kube.lease import holder_identity
 from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.transport import Pool
 from selfheal_remediator.metrics import Metrics
@@ -346,8 +347,8 @@ def _check_permissions(api: KubernetesApi, wanted: list[Permission]) -> None:
 def _identity(environment: Environment) -> str:
     """Pod name and uid; outside a pod something as unique."""
     if environment.pod_name and environment.pod_uid:
-        return f"{environment.pod_name}_{environment.pod_uid}"
-    return f"{socket.gethostname()}_{uuid.uuid4()}"
+        return holder_identity(environment.pod_name, environment.pod_uid)
+    return holder_identity(socket.gethostname(), str(uuid.uuid4()))
 
 
 def _limit_arenas() -> None:

@@ -81,7 +81,10 @@ def plan(options: argparse.Namespace) -> int:
     paused = lease.annotations.get(PAUSE_KEY, "") if lease else ""
     trusted = trusted_annotations(lease.annotations) if lease else frozenset()
     now, only = api.runtime.time(), options.nodes
-    found = inspection.plan(api, config, owner, paused, now, only=only, trusted=trusted)
+    own_uid = lease.holder_uid if lease else ""
+    found = inspection.plan(
+        api, config, owner, paused, now, only=only, trusted=trusted, own_uid=own_uid
+    )
     if lease is not None:
         found = replace(found, observing_until=inspection.observing_until(config, lease, now))
     unknown = set(options.nodes) - {item.node for item in found.nodes}

@@ -32,18 +32,21 @@ def numbered(found: list[tuple[Sorting, Pod]]) -> list[tuple[Sorting, Pod]]:
     ]
 
 
-def delay_notes(node: Node, config: Config, now: float) -> set[str]:
-    """When its first pod may be evicted, where that is still to come; as a note."""
+def delay_notes(node: Node, config: Config, now: float, begins: float) -> set[str]:
+    """When its first pod may be evicted, where that is still to come; as a note. begins: when the
+    drain would begin, if it has not."""
     state = known_state(node)
     cordoned = now if state is None or not state.phase.cordoned else state.since
-    moment = first_eviction(cordoned, config.drain.delay, now)
+    moment = first_eviction(cordoned, config.drain.delay, begins)
     return (
-        {f"no pod is evicted before {time_text(moment)} (drain.delay)"} if moment > now else set()
+        {f"no pod is evicted before {time_text(moment)} (drain.delay)"}
+        if moment > begins
+        else set()
     )
 
 
-def drain_began(node: Node, now: float) -> float:
+def drain_began(node: Node, now: float, begins: float) -> float:
     """When the node's drain began, or would."""
     state = known_state(node)
     began = 0 if state is None or state.phase is not Phase.DRAINING else state.drain_started
-    return float(began) if 0 < began <= now else now
+    return float(began) if 0 < began <= now else begins

@@ -1,7 +1,6 @@
 """Reads a cluster and says what the remediator makes of it: behind `plan` and `status`.
 
-Read-only, but for dry-run evictions, which change nothing. A dry-run eviction does not use up
-a disruption budget, so budgets are added up here, pod by pod in the order of the drain.
+Read-only, but for dry-run evictions, which change nothing.
 """
 
 from __future__ import annotations
@@ -12,18 +11,13 @@ from typing import Any
 
 from selfheal_remediator.cli import policy_view
 from selfheal_remediator.cli.cordon_view import cordon_notes, cordon_plan
-from selfheal_remediator.cli.drain_order import delay_notes, drain_began, numbered
+from selfheal_remediator.cli.drain_view import Drains, PodPlan, read_pods
 from selfheal_remediator.cli.ladder_view import LadderPlan, ladder_plan
 from selfheal_remediator.cli.reading import Reading
-from selfheal_remediator.cli.refusals import Surges, ask_server, blocker, take_room
+from selfheal_remediator.cli.refusals import Surges, blocker
 from selfheal_remediator.config import PODS_HUNG, Config, Group
-from selfheal_remediator.drain.filters import Fate, Sorting, Surroundings, of_daemon_set, sort_pod
-from selfheal_remediator.drain.free_capacity import Rooms
-from selfheal_remediator.drain.node_pods import node_pod_from_json
-from selfheal_remediator.drain.preflight import DaemonSetFacts, Departure, no_room, surroundings
-from selfheal_remediator.drain.readiness import Readiness
-from selfheal_remediator.drain.surge import NOTHING, Surge
-from selfheal_remediator.drain.volume_claims import VolumeClaims, read_volume_claims
+from selfheal_remediator.controller.peers import Peers
+from selfheal_remediator.drain.filters import Fate
 from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import observe_first
 from selfheal_remediator.kube.budgets import Budget
@@ -32,39 +26,28 @@ from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.lease import PAUSE_KEY, LeaseView, trusted_annotations
 from selfheal_remediator.kube.objects import Node
-from selfheal_remediator.kube.pods import Pod
-from selfheal_remediator.node.actions import Kind
-from selfheal_remediator.node.annotation import Phase, Unreadable, read_state
+from selfheal_remediator.node.actions import Action, Kind
+from selfheal_remediator.node.annotation import Phase, Unreadable, known_state, read_state
 from selfheal_remediator.node.conditions import NodeHistory, observe
 from selfheal_remediator.node.drain_request import DRAIN_REQUESTED, drain_request
 from selfheal_remediator.node.entry import Entry
+from selfheal_remediator.node.foresight import later_waits, waiting_drains
 from selfheal_remediator.node.planner import Planner
-from selfheal_remediator.node.repair import ladder_text
-from selfheal_remediator.node.taints import taint_planned
+from selfheal_remediator.node.repair import ladder_text, needs_detached
+from selfheal_remediator.node.skip_reason import SkipReason
 from selfheal_remediator.windows import window_open
 
 
 @dataclass(frozen=True, slots=True)
-class PodPlan:
-    """What a drain would do with one pod. fate: evict, ignore, stay or wait; wave None = not
-    now."""
-
-    pod: str
-    fate: str
-    wave: int | None
-    reason: str
-    waits: str = ""
-    server: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class NodePlan:
-    """What would be done to one node. action: cordon, drain, uncordon, annotate or none.
+    """What would be done to one node. action: cordon, drain, repair (a step of its ladder),
+    uncordon, annotate or none.
 
-    group: what it belongs to, with its mode and windows. request: of a drain, by a person.
-    headroom: what fits nowhere else (then a drain stays a cordon), empty = everything fits.
-    ladder: what follows the drain, by the rule that acts; None = nothing. taint: what a cordon
-    sets beside, or instead.
+    limit: what that waits for, or will when its rule's `for` is over; empty = nothing.
+    drain_waits: what the drain waits for, of a node that would be cordoned now. group: what it
+    belongs to, with its mode and windows. request: of a drain, by a person. headroom: what fits
+    nowhere else (then a drain stays a cordon), empty = everything fits. ladder: what follows the
+    drain, by the rule that acts; None = nothing. taint: what a cordon sets beside, or instead.
     """
 
     node: str
@@ -79,6 +62,7 @@ class NodePlan:
     request: str = ""
     ladder: LadderPlan | None = None
     taint: str = ""
+    drain_waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +86,7 @@ class ClusterPlan:
 
 def _without_unset(item: dict[str, Any]) -> dict[str, Any]:
     """What only groups, requests and ladders have is left out where there are none."""
-    optional = ("group", "groups", "request", "requests", "ladder", "taint")
+    optional = ("group", "groups", "request", "requests", "ladder", "taint", "drain_waits")
     return {key: value for key, value in item.items() if value or key not in optional}
 
 
@@ -159,31 +143,37 @@ def plan(
     now: float,
     only: Sequence[str] = (),
     trusted: frozenset[str] = frozenset(),
+    own_uid: str = "",
 ) -> ClusterPlan:
     """What would be done to the nodes as they are now, and to the pods of those to be drained.
 
-    trusted: conditions that a person marked as trusted.
+    trusted: conditions that a person marked as trusted; own_uid: of the leader's pod.
     """
     reading = Reading(api)
-    planner = _planner(reading, config, owner, now)
+    notes = list(config.warnings)
+    planner = _planner(reading, config, owner, now, notes)
     planner.trust(trusted)
     made = planner.plan(now, paused=paused)
-    room = {budget.uid: budget.allowed for budget in reading.budgets}
-    notes = list(config.warnings)
-    rooms = Rooms(api, runtime=api.runtime)
-    chosen = []
-    for entry in sorted(planner.entries.values(), key=lambda entry: entry.node.name):
-        item = _node_plan(entry, config, now)
+    nodes = tuple(entry.expected for entry in planner.entries.values())
+    drains = Drains(reading, config, nodes, own_uid, now)
+    for entry in planner.entries.values():
+        state = known_state(entry.node)
+        if state is not None and state.phase is Phase.DRAINING and state.by == owner:
+            drains.under_way(entry.node)
+    waiting, later = waiting_drains(planner, now), later_waits(planner)
+    found = []
+    for entry in _in_order(planner, made.actions, waiting):
+        uid = entry.node.uid
+        item = _node_plan(entry, config, now, waits=entry.blocked or later.get(uid))
+        item = replace(item, drain_waits=_waits(waiting.get(uid)))
         if only and item.node not in only:
             continue
-        drains = item.action == "drain" or (only and item.action == "none")
-        if drains:
-            nodes = tuple(e.node for e in planner.entries.values())
-            seen = _read_pods(reading, config, entry.node, nodes, now)
-            surges = Surges(reading.api, config, entry.node, now)
-            item = _with_pods(reading, item, seen, room, surges)
-            item = replace(item, headroom=_headroom(seen, rooms, now))
-        chosen.append(item)
+        if item.action == "drain" or (only and item.action == "none"):
+            waits = entry.blocked or waiting.get(uid)
+            seen = drains.planned(entry.node, waits, begins=item.action == "drain")
+            item = replace(item, pods=seen.pods, headroom=seen.headroom, notes=seen.notes)
+        found.append(item)
+    chosen = sorted(found, key=lambda item: item.node)
     if paused:
         notes.append(f"paused: {paused}")
     pods: tuple[policy_view.PodPlan, ...] = ()
@@ -204,9 +194,24 @@ def plan(
     )
 
 
-def _planner(reading: Reading, config: Config, owner: str, now: float) -> Planner:
+def _in_order(
+    planner: Planner, actions: Sequence[Action], waiting: Mapping[str, SkipReason]
+) -> list[Entry]:
+    """Drains that begin now come first: what they use up is not there for the others. waiting:
+    nodes (uids) whose drains do not."""
+    order = {action.uid: place for place, action in enumerate(actions)}
+
+    def place(entry: Entry) -> tuple[bool, int, str]:
+        later = entry.blocked is not None or entry.node.uid in waiting
+        return later, order.get(entry.node.uid, len(order)), entry.node.name
+
+    return sorted(planner.entries.values(), key=place)
+
+
+def _planner(reading: Reading, config: Config, owner: str, now: float, notes: list[str]) -> Planner:
     """A planner that trusts the nodes' clocks: a single evaluation has no other."""
     planner = Planner(config, owner, 0.0)  # with nothing of the pace used up
+    planner.leave_out(reading.unread_nodes if reading.nodes else 0)
     for node in reading.nodes:
         planner.apply(Change(node.name, None, node), now)
         entry = planner.entries[node.uid]
@@ -216,36 +221,63 @@ def _planner(reading: Reading, config: Config, owner: str, now: float) -> Planne
             for key, observation in history.observations.items()
         }
         entry.history = replace(history, observations=observations)
+    claims = reading.external_claims(now)
+    if claims is not None:
+        planner.mark(claims.marks)
+        peers = Peers(owner)
+        first = peers.first(claims.leases, now, claims.unread)
+        planner.owners_live(peers.live)
+        notes += [peers.reason(first)] if first else []
+    planner.volumes(reading.attached(_wait_for_volumes(planner, config), now))
     return planner
 
 
-def _node_plan(entry: Entry, config: Config, now: float) -> NodePlan:
+def _wait_for_volumes(planner: Planner, config: Config) -> dict[str, str]:
+    """The drained nodes whose first step waits until no volume is attached to them."""
+    return {
+        uid: entry.node.name
+        for uid, entry in planner.entries.items()
+        if (state := known_state(entry.node)) is not None
+        and needs_detached(config.for_node(entry.node.labels), state)
+    }
+
+
+def _node_plan(entry: Entry, config: Config, now: float, *, waits: SkipReason | None) -> NodePlan:
     seen = entry.assessment
     action = entry.pending or seen.limited_action or seen.action
     does = "none"
     if action is not None and action.kind in (Kind.CORDON, Kind.DRAIN):
         state = action.state
         does = "drain" if state is not None and state.action == "drain" else "cordon"
-    elif action is not None and action.kind is Kind.UNCORDON:
-        does = "uncordon"
+    elif action is not None and action.kind in (Kind.UNCORDON, Kind.REPAIR):
+        does = action.kind.value
     elif action is not None and action.message:
         does = "annotate"
-    limit = f"{entry.blocked.cause}: {entry.blocked.text}" if entry.blocked else ""
     group = config.group_of(entry.node.labels)
     return NodePlan(
         entry.node.name,
         seen.standing,
         does,
         seen.why,
-        limit,
+        _waits(waits),
         group=f"{group.name} ({group_state(group, now)})" if group is not None else "",
         request=_request(entry.node),
         ladder=ladder_plan(
             config.for_node(entry.node.labels),
             action.state if action is not None else seen.state,
+            seen.state,
         ),
         taint=cordon_plan(entry.node, action, config.taint),
     )
+
+
+def _waits(reason: SkipReason | None) -> str:
+    """What something waits for, and until when where that is known; empty = for nothing."""
+    if reason is None:
+        return ""
+    until = time_text(reason.until) if reason.until is not None else ""
+    text = f"{reason.cause}: {reason.text}"
+    return f"{text}, not before {until}" if until not in text else text
 
 
 def group_state(group: Group, now: float) -> str:
@@ -261,103 +293,6 @@ def group_state(group: Group, now: float) -> str:
 def _request(node: Node) -> str:
     request = drain_request(node)
     return "" if request is None else request.text
-
-
-@dataclass(frozen=True, slots=True)
-class _NodePods:
-    """The pods of a node, sorted as its drain would sort them, by wave."""
-
-    departure: Departure
-    pods: tuple[tuple[Sorting, Pod], ...]
-    around: Surroundings
-    notes: frozenset[str]
-
-
-def _read_pods(
-    reading: Reading, config: Config, node: Node, nodes: tuple[Node, ...], now: float
-) -> _NodePods:
-    """Reads the node's pods and what sorting them needs. Raises ApiFailure."""
-    pages = reading.api.pods_of(node.name).pages()
-    pods = [node_pod_from_json(raw) for raws, _ in pages for raw in raws]
-    notes: set[str] = delay_notes(node, config, now)
-    stop = reading.api.runtime.event()  # nobody sets it
-    departure = Departure(node.name, node.uid, nodes, config.drain.headroom, stop)
-    facts, claims = _daemon_sets(reading, pods, notes), _claims(reading, pods, notes)
-    taint = taint_planned(node, config.taint)
-    around = surroundings(config.drain, departure, facts, claims, taint=taint)
-    ready = not Readiness().lost(node, now)
-    sorting = replace(around, drain_began=drain_began(node, now), ready=ready)
-    found = sorted(((sort_pod(pod, sorting, now), pod) for pod in pods), key=_wave)
-    if config.drain.order == "priority":
-        found = numbered(found)
-    return _NodePods(departure, tuple(found), around, frozenset(notes))
-
-
-def _wave(sorted_pod: tuple[Sorting, Pod]) -> int:
-    return sorted_pod[0].wave
-
-
-def _with_pods(
-    reading: Reading, item: NodePlan, seen: _NodePods, room: dict[str, int], surges: Surges
-) -> NodePlan:
-    plans: list[PodPlan] = []
-    notes = set(seen.notes)
-    if any(s.fate is Fate.EVICT and pod.claims for s, pod in seen.pods):
-        notes.add("how many volumes other nodes can still attach (CSINode) is not evaluated")
-    blocked: int | None = None
-    for sorting, pod in seen.pods:
-        if sorting.fate is not Fate.EVICT:
-            plans.append(PodPlan(pod.id, sorting.fate.value, None, sorting.reason))
-            continue
-        if pod.deletion is not None:
-            stuck = f"finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
-            blocked = sorting.wave if stuck and blocked is None else blocked
-            plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, stuck))
-            continue
-        if blocked is not None and blocked < sorting.wave:
-            waits = f"wave {blocked}, which is blocked"
-            plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits))
-            continue
-        covering = [budget for budget in reading.budgets if budget.covers(pod)]
-        waits, server = take_room(pod, covering, room), ask_server(reading.api, pod, notes)
-        surge = surges.of(pod, covering) if waits else NOTHING
-        stays = (waits or server) and surge.surge not in (Surge.START, Surge.ROLLING)
-        blocked = sorting.wave if stays and blocked is None else blocked
-        waits = "; ".join(filter(None, (waits, surge.text)))
-        plans.append(PodPlan(pod.id, "evict", sorting.wave, sorting.reason, waits, server))
-        notes.update(
-            f"PDB {budget.id} keeps pods that are not ready (unhealthyPodEvictionPolicy)"
-            for budget in covering
-            if not budget.always_allow_unhealthy and not pod.ready
-        )
-    return replace(item, pods=tuple(plans), notes=tuple(sorted(notes | surges.notes)))
-
-
-def _headroom(seen: _NodePods, rooms: Rooms, now: float) -> str:
-    """What fits on no other node, as the drain itself would check it."""
-    crowded = no_room(rooms, seen.departure, [pod for _, pod in seen.pods], seen.around, now)
-    rooms.release(seen.departure.uid)  # each node is evaluated as if it were the only one
-    return crowded
-
-
-def _daemon_sets(reading: Reading, pods: list[Pod], notes: set[str]) -> DaemonSetFacts:
-    """What is known of the pods' DaemonSets; that they cannot be read is noted."""
-    ours = frozenset(pod.owner_uid for pod in pods if of_daemon_set(pod))
-    if not ours:
-        return DaemonSetFacts()
-    found = reading.daemon_sets
-    if isinstance(found, ApiFailure):
-        notes.add(f"DaemonSets cannot be read, so it is unknown which pods stay: {found}")
-        return DaemonSetFacts(frozenset(), unknown=ours)
-    return DaemonSetFacts(found.known, unknown=ours if found.unread else frozenset())
-
-
-def _claims(reading: Reading, pods: list[Pod], notes: set[str]) -> VolumeClaims:
-    """The pods' claims; which cannot be read is noted."""
-    found = read_volume_claims(reading.api, pods)
-    for (namespace, claim), why in found.failed.items():
-        notes.add(f"claim {namespace}/{claim} cannot be read, so its pods stay: {why}")
-    return found
 
 
 # -- status --------------------------------------------------------------------------------
@@ -424,7 +359,7 @@ def _cordoned(
     blockers: dict[str, int] = {}
     if state.phase is Phase.DRAINING:
         surges = Surges(reading.api, config, node, now)
-        seen = _read_pods(reading, config, node, reading.nodes, now)
+        seen = read_pods(reading, config, node, reading.nodes, now, begins=now)
         notes |= seen.notes
         for sorting, pod in seen.pods:
             if sorting.fate is Fate.EVICT:

@@ -32,16 +32,17 @@ class LadderPlan:
     progress: str
 
 
-def ladder_plan(config: Config, state: State | None) -> LadderPlan | None:
+def ladder_plan(config: Config, state: State | None, now: State | None) -> LadderPlan | None:
     """The ladder of the rule that the state is about, None = it has neither `then` nor `verify`.
 
-    config: with the rules of the node's group.
+    config: with the rules of the node's group. state: as it will be, now: as it is.
     """
     rule = config.rule_marked(state.rule) if state is not None else None
     if state is None or rule is None or not (rule.then or rule.verify):
         return None
     verify = _verify(rule.verify) if rule.verify is not None else None
-    return LadderPlan(tuple(map(_step, rule.then)), verify, ladder_text(config, state))
+    progress = ladder_text(config, now) if now is not None else ""
+    return LadderPlan(tuple(map(_step, rule.then)), verify, progress)
 
 
 def _step(step: Step) -> StepPlan:

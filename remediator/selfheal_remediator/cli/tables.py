@@ -65,7 +65,7 @@ def plan_text(found: ClusterPlan, *, detail: bool) -> str:
         (
             item.node,
             *([item.group or "-"] if grouped else []),
-            *(item.state, _action(item), item.limit or "-", _why(item)),
+            *(item.state, _action(item), item.limit or item.drain_waits or "-", _why(item)),
         )
         for item in shown
     ]
@@ -110,7 +110,10 @@ def _action(item: NodePlan) -> str:
     if item.action == "none":
         return "-"
     color = {"drain": "red", "cordon": "yellow", "uncordon": "green"}.get(item.action, "bold")
-    return f"<{color}>{item.action}</{color}>" + (" (waits)" if item.limit else "")
+    if item.drain_waits:
+        return f"<yellow>cordon</yellow>, <{color}>{item.action}</{color}> (waits)"
+    waits = item.limit and item.action != "annotate"
+    return f"<{color}>{item.action}</{color}>" + (" (waits)" if waits else "")
 
 
 def _pods(item: NodePlan) -> str:

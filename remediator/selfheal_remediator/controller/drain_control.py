@@ -281,7 +281,7 @@ class DrainControl:
         return state if state is not None and state.phase is Phase.DRAINING else None
 
     def _all_nodes(self) -> list[Node]:
-        return [entry.node for entry in self._planner.entries.values()]
+        return [entry.expected for entry in self._planner.entries.values()]
 
     def _count_eviction(self, outcome: Outcome) -> None:
         self._metrics.drains.evictions.labels(outcome.value).inc()

@@ -108,21 +108,24 @@ class StepRequests:
         found: dict[str, str] | ApiFailure
         try:
             with self._expected("the read of VolumeAttachments"):
-                found = self._attached(uids)
+                found = attached_volumes(self.api, uids)
         except ApiFailure as failure:
             found = failure
         self._post(partial(answered, found))
 
-    def _attached(self, uids: dict[str, str]) -> dict[str, str]:
-        by_node: dict[str, list[str]] = {name: [] for name in uids.values()}
-        for page, _ in self.api.volume_attachments().pages():
-            for raw in page:
-                with understood("a VolumeAttachment"):
-                    node = as_name(as_object(raw["spec"]).get("nodeName"))
-                    name = as_name(as_object(raw["metadata"]).get("name"))
-                if node in by_node:
-                    by_node[node].append(name)
-        return {uid: _listed(by_node[name]) for uid, name in uids.items()}
+
+def attached_volumes(api: KubernetesApi, uids: dict[str, str]) -> dict[str, str]:
+    """What is attached to these nodes (uid -> name), for people: empty = nothing. Raises
+    ApiFailure."""
+    by_node: dict[str, list[str]] = {name: [] for name in uids.values()}
+    for page, _ in api.volume_attachments().pages():
+        for raw in page:
+            with understood("a VolumeAttachment"):
+                node = as_name(as_object(raw["spec"]).get("nodeName"))
+                name = as_name(as_object(raw["metadata"]).get("name"))
+            if node in by_node:
+                by_node[node].append(name)
+    return {uid: _listed(by_node[name]) for uid, name in uids.items()}
 
 
 def identity(state: State) -> tuple[object, ...]:

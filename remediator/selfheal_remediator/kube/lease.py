@@ -46,6 +46,16 @@ class LeaseView:
     annotations: Mapping[str, str]
     created: float | None
 
+    @property
+    def holder_uid(self) -> str:
+        """The uid of the pod that holds it: see holder_identity."""
+        return self.holder.rpartition("_")[2]
+
+
+def holder_identity(name: str, uid: str) -> str:
+    """What a Lease names as its holder: a pod's name and uid, or something as unique."""
+    return f"{name}_{uid}"
+
 
 def trusted_annotations(annotations: Mapping[str, str]) -> frozenset[str]:
     """Conditions that a human says are true on the Lease, however many nodes have them at once."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from selfheal_remediator.config import Config
 from selfheal_remediator.kube.objects import Node, Taint
-from selfheal_remediator.node.actions import Action
+from selfheal_remediator.node.actions import Action, Kind
 from selfheal_remediator.node.annotation import STATE_KEY, State, known_state
 from selfheal_remediator.node.assessment import Assessment
 from selfheal_remediator.node.conditions import NodeHistory, Reading
@@ -67,6 +67,12 @@ class Entry:
     def blocked(self) -> SkipReason | None:
         """The limit that it waits for."""
         return self.queue.skip_reason if self.queue is not None else None
+
+    @property
+    def expected(self) -> Node:
+        """The node as pods of others will find it: closed, if it is about to be cordoned."""
+        cordons = self.pending is not None and self.pending.kind is Kind.CORDON
+        return replace(self.node, unschedulable=True) if cordons else self.node
 
     @property
     def state(self) -> State | None:

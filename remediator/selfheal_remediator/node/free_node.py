@@ -217,7 +217,8 @@ def _wait(
     bad: tuple[tuple[str, str], ...],
 ) -> Assessment:
     """A rule's `for` is running; what lasts is written down so that a restart keeps it."""
-    why = f"{rule.condition}={observation.status}, acting in {span(when - facts.now)}"
+    does = "acting" if rule.cordons else "noted"
+    why = f"{rule.condition}={observation.status}, {does} in {span(when - facts.now)}"
     known = facts.state
     noted = known is not None and _written_down(facts, known, Phase.SEEN, rule)
     write_at = observation.since + NOTE_AFTER

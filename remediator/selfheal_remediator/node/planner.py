@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
 from selfheal_remediator.backoff import delay_after
-from selfheal_remediator.config import Config
+from selfheal_remediator.config import Config, DisruptionLimits, Group
 from selfheal_remediator.kube.informer import Change, version_number
 from selfheal_remediator.kube.objects import Condition, Node
 from selfheal_remediator.moments import earliest
@@ -250,7 +250,7 @@ class Planner:
         while heads:
             urgency, queue = heappop(heads)
             entry = self.entries[urgency[-1]]
-            queue.skip_reason = stopped or self._check(entry, queue.change, tally, now)
+            queue.skip_reason = stopped or self.check(entry, queue.change, tally, now)
             if queue.skip_reason is not None:
                 # As for all behind it: what is granted from now on makes no room for them.
                 limited_by[queue.skip_reason.cause] += len(queue.order)
@@ -263,12 +263,13 @@ class Planner:
                 heappush(heads, (queue.first, queue))
         return granted, opens
 
-    def _check(
+    def check(
         self, entry: Entry, change: LimitedChange, tally: Tally, now: float
     ) -> SkipReason | None:
+        """None when what the node waits for may begin at that time."""
         limits, group = self.config.limits, self.config.group_named(change.node.group_name)
         waits = self._maintenance.check(group, change.kind, now)
-        if waits is not None:
+        if waits is not None and not _in_vain(waits, change.kind, limits, group):
             return waits
         if change.kind is Kind.DRAIN:
             return self._slot_allocation.check(entry, limits, tally, now)
@@ -286,7 +287,7 @@ class Planner:
         if entry.assessment.recovering:
             return "the node recovered before it began"
         change = LimitedChange(Kind.REPAIR, entry.counted or CountedNode())
-        skip_reason = self._check(entry, change, self.tally(now), now)
+        skip_reason = self.check(entry, change, self.tally(now), now)
         return skip_reason.text if skip_reason is not None else ""
 
     def _grant(self, entry: Entry, change: LimitedChange, tally: Tally, now: float) -> Action:
@@ -306,9 +307,8 @@ class Planner:
         state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
         self._counts.note_cordon(entry.node.uid, now)
         self._waves.note_cordon(change.condition, entry.node.uid, now)
-        drains = state.action == "drain"
         drain = replace(change, kind=Kind.DRAIN)
-        if drains and self._check(entry, drain, tally, now) is None:
+        if state.action == "drain" and self.check(entry, drain, tally, now) is None:
             # One write for both: cordoned and being drained.
             tally.add_drain(node)
             state = lifecycle.draining(state, now)
@@ -348,7 +348,14 @@ class Planner:
         action = seen.limited_action
         if action is None or action.state is None or seen.action or not _free(entry, now):
             return
-        entry.queue = self._known.queues.put(*_limited_change(entry, action.kind, action.state))
+        entry.queue = self._known.queues.put(*limited_change(entry, action.kind, action.state))
+
+
+def _in_vain(waits: SkipReason, kind: Kind, limits: DisruptionLimits, group: Group | None) -> bool:
+    """Whether it would wait for a window in which nothing is drained either: no drain is allowed,
+    over all nodes or of the group."""
+    most = (limits.max_draining, *((group.limits.max_draining,) if group is not None else ()))
+    return kind is Kind.DRAIN and waits.until is not None and 0 in most
 
 
 def _free(entry: Entry, now: float) -> bool:
@@ -365,7 +372,7 @@ def _due(entry: Entry, deadline: float | None, now: float) -> float | None:
     return earliest(due, entry.retry_at) if entry.retry_at > now else due
 
 
-def _limited_change(entry: Entry, kind: Kind, state: State) -> tuple[LimitedChange, Urgency]:
+def limited_change(entry: Entry, kind: Kind, state: State) -> tuple[LimitedChange, Urgency]:
     """What the node waits for: those that are cordoned already first, then the worst, then the
     oldest."""
     cordons, since = kind is Kind.CORDON, entry.assessment.since

@@ -201,6 +201,16 @@ def test_outside_its_windows_a_group_drains_nothing(cordon: str, phase: Phase | 
     assert cluster.phase("a1") is Phase.DRAINING
 
 
+def test_no_window_is_waited_for_where_nothing_is_drained_in_any() -> None:
+    limits = {"maxDraining": 0}
+    cluster = Cluster(config(group("a", limits=limits, maintenanceWindows=NIGHTS)))
+    cluster.put(node("a1", labels={"pool": "a"}))
+    cluster.fault("a1", "True")
+    cluster.turn()
+    assert cluster.phase("a1") is Phase.CORDONED
+    assert cluster.waits("a1") == "maxDraining: group a: 0 drains, allowed 0"
+
+
 @pytest.mark.parametrize(
     ("started", "phase"), [("continue", Phase.DRAINING), ("pause", Phase.CORDONED)]
 )
@@ -293,3 +303,142 @@ def test_a_window_in_which_no_wait_for_completion_ends_is_warned_of(
     assert bool(config(group("a", **about)).warnings) is warned
     at_once = {"waitForCompletion": {"max": "0s"}}
     assert config(group("a", **about), drain=at_once).warnings == []
+
+
+POOL_SETS = st.lists(st.sampled_from(POOLS), min_size=1, max_size=2, unique=True)
+MIDDAYS = [{"start": "11:00", "end": "13:00"}]
+GROUPS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "pools": POOL_SETS,
+            "limits": LIMITS,
+            "mode": st.sampled_from(["enforce", "enforce", "observe"]),
+            "maintenanceWindows": st.sampled_from([[], NIGHTS, MIDDAYS]),
+            "outsideWindows": st.fixed_dictionaries(
+                {
+                    "cordon": st.sampled_from(["allow", "wait"]),
+                    "startedDrain": st.sampled_from(["continue", "pause"]),
+                }
+            ),
+        }
+    ),
+    max_size=3,
+)
+TURNS = st.lists(
+    st.tuples(st.lists(EVENTS, max_size=6), st.sampled_from([0, 0, 0.5, 1.5, 5, 10])), max_size=8
+)
+
+
+@given(groups=GROUPS, overall=LIMITS, turns=TURNS)
+def test_no_group_passes_its_limits_mode_and_windows(
+    groups: list[dict[str, Any]], overall: dict[str, Any], turns: list[Any]
+) -> None:
+    """Groups overlap: a node belongs to the first that selects it, and nodes move between them
+    while they are cordoned or drained. Whoever recovers is uncordoned, whatever its group."""
+    named = [{"name": f"g{number}", **one} for number, one in enumerate(groups)]
+    cluster = Cluster(
+        config(
+            *({**_without_pools(one), "nodeSelector": _in_pools(one["pools"])} for one in named),
+            limits=overall,
+            recovery={"stabilizationWindow": 0, "maxFlaps": 99},
+        )
+    )
+    good = set[str]()
+    for number in range(12):
+        cluster.put(node(f"n{number}", labels={"pool": POOLS[number % 3]}))
+    checks = _Oracle(cluster, named)
+    for events, hours in turns:
+        for kind, number, pool in events:
+            name = f"n{number}"
+            if kind == "move":
+                cluster.move(name, pool)
+            else:
+                cluster.fault(name, "True" if kind == "bad" else "False")
+                (good.add if kind == "good" else good.discard)(name)
+            checks.note()
+        cluster.now += 10 + 3600 * hours
+        checks.check(cluster.turn())
+        assert not [name for name in good if cluster.nodes[name].unschedulable]
+
+
+def _without_pools(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in one.items() if key != "pools"}
+
+
+def _in_pools(pools: list[str]) -> dict[str, Any]:
+    return {"matchExpressions": [{"key": "pool", "operator": "In", "values": pools}]}
+
+
+class _Oracle:
+    """What must hold of each group, by the pools of its nodes alone. groups: as configured, with
+    their pools."""
+
+    def __init__(self, cluster: Cluster, groups: list[dict[str, Any]]) -> None:
+        self._cluster, self._groups = cluster, groups
+        #: How many nodes each group had, since when.
+        self._sizes: list[tuple[float, Counter[str]]] = []
+        self.note()
+
+    def group_of(self, name: str) -> dict[str, Any] | None:
+        pool = self._cluster.nodes[name].labels["pool"]
+        return next((one for one in self._groups if pool in one["pools"]), None)
+
+    def members(self, group: str) -> list[str]:
+        nodes = self._cluster.nodes
+        return [name for name in nodes if (self.group_of(name) or {}).get("name") == group]
+
+    def note(self) -> None:
+        """The nodes of groups may have changed."""
+        sizes = Counter({one["name"]: len(self.members(one["name"])) for one in self._groups})
+        self._sizes.append((self._cluster.now, sizes))
+
+    def largest(self, group: str) -> int:
+        """The most nodes that it had within the last hour."""
+        since = self._cluster.now - 3600
+        before = [sizes for when, sizes in self._sizes if when <= since][-1:]
+        return max(
+            sizes[group]
+            for sizes in (*before, *(sizes for when, sizes in self._sizes if when > since))
+        )
+
+    def check(self, actions: list[Action]) -> None:
+        """What was begun just now was allowed."""
+        for action in actions:
+            group = self.group_of(action.node)
+            drains = action.kind is Kind.DRAIN or self._cluster.phase(action.node) is Phase.DRAINING
+            if action.kind in (Kind.CORDON, Kind.DRAIN):
+                self._within("", len(self._cluster.nodes), action)
+            if group is not None and action.kind in (Kind.CORDON, Kind.DRAIN):
+                assert group["mode"] == "enforce"
+                self._within(group["name"], self.largest(group["name"]), action)
+                outside = not self.is_open(group)
+                assert not (outside and drains)
+                assert not (outside and group["outsideWindows"]["cordon"] == "wait")
+        for group in self._groups:
+            pauses = group["outsideWindows"]["startedDrain"] == "pause"
+            if group["mode"] == "observe" or (pauses and not self.is_open(group)):
+                assert not self._count(group["name"], {Phase.DRAINING})
+
+    def _within(self, group: str, counted: int, action: Action) -> None:
+        about = self._cluster.planner.config
+        found = about.group_named(group)
+        limits = found.limits if found is not None else about.limits
+        if action.kind is Kind.CORDON:
+            assert self._count(group, OUT) <= budget(limits, counted)
+            size = len(self.members(group)) if group else len(self._cluster.nodes)
+            assert size - self._count(group, OUT) >= limits.keep_schedulable
+        if self._cluster.phase(action.node) is Phase.DRAINING:
+            assert self._count(group, {Phase.DRAINING}) <= limits.max_draining
+
+    def _count(self, group: str, phases: set[Phase]) -> int:
+        names = self.members(group) if group else list(self._cluster.nodes)
+        return sum(self._cluster.phase(name) in phases for name in names)
+
+    def is_open(self, group: dict[str, Any]) -> bool:
+        hour = self._cluster.now % 86400 / 3600
+        match group["maintenanceWindows"]:
+            case []:
+                return True
+            case [{"start": "22:00"}]:
+                return hour >= 22 or hour < 4
+        return 11 <= hour < 13

@@ -162,7 +162,7 @@ def test_a_url_in_a_file_and_a_job_as_proof() -> None:
     step = {"webhook": {"urlFile": "/etc/url", "secretFile": "/s"}}
     about = rule(then=[step], verify={"job": {"template": TEMPLATE, "placement": "beside"}})
     state = State(Phase.DRAINED, OWNER, "Fault", "True", rule=about.mark)
-    found = ladder_plan(config(about), state)
+    found = ladder_plan(config(about), state, state)
     assert found is not None
     assert found.verify is not None
     assert found.steps[0].what == "POST to the URL in /etc/url"

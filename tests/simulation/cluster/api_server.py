@@ -86,6 +86,8 @@ class ApiServer:
         parts = path.strip("/").split("/")
         if len(parts) == 2 and parts[0] == "apis":
             return self._group(parts[1])
+        if len(parts) == 3 and parts[0] == "apis":
+            return self._kinds(parts[1], parts[2])
         return None
 
     def _group(self, group: str) -> Response:
@@ -97,6 +99,18 @@ class ApiServer:
         named = [{"groupVersion": f"{group}/{v}", "version": v} for v in versions]
         body = {"kind": "APIGroup", "apiVersion": "v1", "name": group, "versions": named}
         return statuses.answer(200, {**body, "preferredVersion": named[-1]})
+
+    def _kinds(self, group: str, version: str) -> Response:
+        """What a version of a group has."""
+        found = [
+            {"name": one.plural, "kind": one.kind, "namespaced": one.namespaced}
+            for one in RESOURCES.values()
+            if (one.group, one.version) == (group, version) and self._serves(one)
+        ]
+        if not found:
+            raise statuses.not_served()
+        body = {"kind": "APIResourceList", "groupVersion": f"{group}/{version}"}
+        return statuses.answer(200, {**body, "resources": found})
 
     def _serves(self, resource: Resource) -> bool:
         return resource.plural not in CUSTOM or resource.plural in self.custom

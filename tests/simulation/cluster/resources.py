@@ -72,10 +72,16 @@ _ALL = (
         generation=True,
     ),
     Resource("cluster.x-k8s.io", "v1beta1", "machines", "Machine", status=True, generation=True),
+    Resource(
+        *("self-node-remediation.medik8s.io", "v1alpha1"),
+        *("selfnoderemediations", "SelfNodeRemediation"),
+        status=True,
+        generation=True,
+    ),
 )
 RESOURCES: Mapping[str, Resource] = {resource.plural: resource for resource in _ALL}
 #: Served only once its CustomResourceDefinition is installed.
-CUSTOM = frozenset({"healingpolicies", "machines"})
+CUSTOM = frozenset({"healingpolicies", "machines", "selfnoderemediations"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,10 +132,12 @@ class Replica:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a command. status None = it has not ended."""
+    """What became of a command. status None = it has not ended; printed: that of several at a time
+    may be mixed up."""
 
     arguments: tuple[str, ...]
     status: int | None = None
+    printed: str = ""
 
 
 class Console:
@@ -169,11 +171,13 @@ class Console:
     def _run(self, process: Process, outcome: Outcome) -> None:
         process.simulation.record(process.name, " ".join(outcome.arguments))
         access = ("--kubeconfig", str(self._kubeconfig), "--config", str(self._config))
-        outcome.status = main(
-            [*outcome.arguments, *access, "--namespace", NAMESPACE],
-            pool=self._around.pool(process),
-            runtime=process,
-        )
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            outcome.status = main(
+                [*outcome.arguments, *access, "--namespace", NAMESPACE],
+                pool=self._around.pool(process),
+                runtime=process,
+            )
+        outcome.printed = printed.getvalue()
         process.simulation.record(process.name, f"ends with {outcome.status}")
         process.kill()
 
