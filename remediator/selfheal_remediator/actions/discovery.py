@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
-from selfheal_remediator.kube.json_values import as_flag, as_name, as_object, as_objects
+from selfheal_remediator.kube.json_values import as_flag, as_name, as_objects
 from selfheal_remediator.kube.responses import understood
 
 
@@ -28,27 +27,12 @@ class Resource:
 def find_resource(api: KubernetesApi, api_version: str, kind: str) -> Resource | None:
     """The resource of a kind, None = this API server does not serve it. Raises ApiFailure."""
     path = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-    try:
-        found = api.get(path)
-    except ApiFailure as failure:
-        if failure.status == 404:
-            return None
-        raise
+    found = api.get_if_there(path)
+    if found is None:
+        return None
     with understood(f"the resources of {api_version}"):
         for one in as_objects(found.get("resources")):
             name = as_name(one.get("name"))
             if one.get("kind") == kind and "/" not in name:
                 return Resource(path, name, as_flag(one.get("namespaced")))
     return None
-
-
-def preferred_version(api: KubernetesApi, group: str) -> str | None:
-    """`group/version`, None = the group is not served. Raises ApiFailure."""
-    try:
-        found = api.get(f"/apis/{group}")
-    except ApiFailure as failure:
-        if failure.status == 404:
-            return None
-        raise
-    with understood(f"the API group {group}"):
-        return as_name(as_object(found.get("preferredVersion")).get("groupVersion"))

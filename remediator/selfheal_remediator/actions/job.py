@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
 from selfheal_remediator.actions.step_object import note, noted
-from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.json_values import as_name, as_object, as_objects, as_text
 from selfheal_remediator.kube.objects import HOSTNAME_LABEL, Node
@@ -53,7 +52,7 @@ class JobStep:
         name = job_name(run)
         if run.dry_run:
             return self._result(name, self._create(name, run, now), run)
-        job = self._read(name)
+        job = self._api.get_if_there(f"{self._path}/{quote(name)}")
         if job is None and noted(run):
             return self._lost(f"Job {name} was deleted before it was seen to end")
         if job is None and run.withdrawn is not None:
@@ -71,14 +70,6 @@ class JobStep:
     @property
     def _path(self) -> str:
         return f"/apis/batch/v1/namespaces/{quote(self._api.namespace)}/jobs"
-
-    def _read(self, name: str) -> Json | None:
-        try:
-            return self._api.get(f"{self._path}/{quote(name)}")
-        except ApiFailure as failure:
-            if failure.status == 404:
-                return None
-            raise
 
     def _create(self, name: str, run: StepRun, now: float) -> Json:
         body = job_manifest(name, self._settings, run, now)

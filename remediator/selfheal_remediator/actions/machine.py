@@ -17,12 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from selfheal_remediator.actions.discovery import preferred_version
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
 from selfheal_remediator.actions.step_object import note, noted
 from selfheal_remediator.external_steps import MachineSettings
-from selfheal_remediator.failures import ApiFailure
-from selfheal_remediator.kube.client import KubernetesApi
+from selfheal_remediator.kube.client import CLUSTER_API, KubernetesApi
 from selfheal_remediator.kube.json_values import (
     as_moment,
     as_name,
@@ -35,7 +33,6 @@ from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import understood
 from selfheal_remediator.kube.transport import JSON
 
-GROUP = "cluster.x-k8s.io"
 #: Of the Node: its Machine, and the namespace of its cluster, which is that of the Machine.
 MACHINE, NAMESPACE = "cluster.x-k8s.io/machine", "cluster.x-k8s.io/cluster-namespace"
 #: Of the Machine. Of the first only the presence counts for Cluster API; ours has the occurrence.
@@ -93,7 +90,7 @@ class MachineStep:
 
         Raises ApiFailure.
         """
-        version = preferred_version(self._api, GROUP)
+        version = self._api.preferred_version(CLUSTER_API)
         if version is None:
             return StepResult(StepOutcome.FAILED, "Cluster API is not installed in this cluster")
         node = self._node(run)
@@ -116,7 +113,7 @@ class MachineStep:
     # -- reads --------------------------------------------------------------------------
 
     def _node(self, run: StepRun) -> NodeView:
-        raw = self._get(f"/api/v1/nodes/{quote(run.node.name)}")
+        raw = self._api.get_if_there(f"/api/v1/nodes/{quote(run.node.name)}")
         with understood(f"node {run.node.name}"):
             meta = as_object(raw["metadata"]) if raw is not None else {}
             here = meta.get("uid") == run.node.uid
@@ -134,21 +131,13 @@ class MachineStep:
         """By what the node says, else by what the Machines say."""
         if node.machine and node.namespace:
             place = f"namespaces/{quote(node.namespace)}/machines/{quote(node.machine)}"
-            raw = self._get(f"/apis/{version}/{place}")
+            raw = self._api.get_if_there(f"/apis/{version}/{place}")
             return None if raw is None else machine_from_json(raw)
         machines = self._api.machines()
         raws = [] if machines is None else [raw for page, _ in machines.pages() for raw in page]
         found = [machine for machine in map(machine_from_json, raws) if _belongs(machine, node)]
         wanted = self._settings.namespace
         return next((one for one in found if not wanted or one.id.startswith(f"{wanted}/")), None)
-
-    def _get(self, path: str) -> Json | None:
-        try:
-            return self._api.get(path)
-        except ApiFailure as failure:
-            if failure.status == 404:
-                return None
-            raise
 
     # -- writes -------------------------------------------------------------------------
 
@@ -276,7 +265,7 @@ def refusal(machine: Machine) -> str:
         return f"{name} has no owner that would replace it"
     kind, version = machine.controller
     group = version.rpartition("/")[0]
-    if (kind, group) == ("MachineSet", GROUP) or group == f"controlplane.{GROUP}":
+    if (kind, group) == ("MachineSet", CLUSTER_API) or group == f"controlplane.{CLUSTER_API}":
         return ""
     return f"{name} belongs to a {kind} ({version}), which may not replace it"
 

@@ -19,7 +19,6 @@ from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
 from selfheal_remediator.actions.step_object import note, noted
 from selfheal_remediator.actions.template import object_from, shows
 from selfheal_remediator.external_steps import OCCURRENCE_LABEL, ResourceSettings, texts_in
-from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.json_values import as_name, as_object, as_text
 from selfheal_remediator.kube.objects import Json
@@ -46,7 +45,7 @@ class ResourceStep:
         turn = _Turn(self._api, self._settings, run, path, body)
         if run.dry_run:
             return turn.create()
-        found = turn.read()
+        found = self._api.get_if_there(turn.path)
         if found is None:
             return turn.absent(now)
         with understood(turn.what):
@@ -103,19 +102,10 @@ class _Turn:
         self._api, self._settings, self._run = api, settings, run
         self._collection, self._body = collection, body
         name = body["metadata"]["name"]
-        self._path = f"{collection}/{quote(name, safe='')}"
+        self.path = f"{collection}/{quote(name, safe='')}"
         place = "/".join(filter(None, [settings.namespace, name]))
         #: The object, for people.
         self.what = f"{body['kind']} {place}"
-
-    def read(self) -> Json | None:
-        """The object as it is, None = there is none."""
-        try:
-            return self._api.get(self._path)
-        except ApiFailure as failure:
-            if failure.status == 404:
-                return None
-            raise
 
     def absent(self, now: float) -> StepResult:
         """There is no such object: create it, unless there was one."""
@@ -179,7 +169,7 @@ class _Turn:
                 "kind": "DeleteOptions",
                 "preconditions": {"uid": as_name(meta.get("uid"))},
             }
-            answer = self._api.write("DELETE", self._path, options)
+            answer = self._api.write("DELETE", self.path, options)
             if answer.status != 404 and not answer.conflict:
                 _check(answer)
         if now >= self._run.deadline:

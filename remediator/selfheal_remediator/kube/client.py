@@ -15,7 +15,7 @@ from selfheal_remediator.failures import ApiFailure
 from selfheal_remediator.kube import custom_resources, permissions
 from selfheal_remediator.kube.changes_under_way import ChangesUnderWay
 from selfheal_remediator.kube.collection import Collection
-from selfheal_remediator.kube.json_values import as_object, as_text
+from selfheal_remediator.kube.json_values import as_name, as_object, as_text
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.permissions import Permission
 from selfheal_remediator.kube.placement import Terms, node_terms
@@ -32,6 +32,8 @@ EVICTION_TIMEOUT = 35.0
 _PATCH = "application/json-patch+json"
 _MERGE = "application/merge-patch+json"
 _APPLY = "application/apply-patch+yaml"
+#: Cluster API's group.
+CLUSTER_API = "cluster.x-k8s.io"
 #: API version, plural, namespace and name of an object.
 ObjectPath = tuple[str, str, str, str]
 
@@ -175,9 +177,10 @@ class KubernetesApi:
     def config_map(self, namespace: str, name: str) -> Json | None:
         """A ConfigMap, None = there is none of this name. Raises ApiFailure."""
         path = f"/api/v1/namespaces/{quote(namespace)}/configmaps/{quote(name)}"
-        return self._get_if_there(path)
+        return self.get_if_there(path)
 
-    def _get_if_there(self, path: str) -> Json | None:
+    def get_if_there(self, path: str) -> Json | None:
+        """What is at the path, None = nothing is (404). Raises ApiFailure."""
         try:
             return self.get(path)
         except ApiFailure as failure:
@@ -189,7 +192,7 @@ class KubernetesApi:
 
     def controller(self, namespace: str, api: str, plural: str, name: str) -> Json | None:
         """A controller of pods, None = there is none of this name. Raises ApiFailure."""
-        return self._get_if_there(
+        return self.get_if_there(
             f"/apis/{api}/namespaces/{quote(namespace)}/{plural}/{quote(name)}"
         )
 
@@ -292,14 +295,18 @@ class KubernetesApi:
 
     def machines(self) -> Collection | None:
         """Cluster API's Machines, None where that API is not served. Raises ApiFailure."""
-        group = "/apis/cluster.x-k8s.io"
-        try:
-            version = self.get(group)["preferredVersion"]["version"]
-        except ApiFailure as failure:
-            if failure.status == 404:
-                return None
-            raise
-        return Collection(self.transport, f"{group}/{version}/machines")
+        version = self.preferred_version(CLUSTER_API)
+        if version is None:
+            return None
+        return Collection(self.transport, f"/apis/{version}/machines")
+
+    def preferred_version(self, group: str) -> str | None:
+        """`group/version`, None = the group is not served. Raises ApiFailure."""
+        found = self.get_if_there(f"/apis/{group}")
+        if found is None:
+            return None
+        with understood(f"the API group {group}"):
+            return as_name(as_object(found.get("preferredVersion")).get("groupVersion"))
 
     def config_map_watch(self, namespace: str, name: str) -> Collection:
         """One ConfigMap, to be watched."""
