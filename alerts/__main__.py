@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -10,9 +9,8 @@ from pathlib import Path
 from alerts.contract import page
 from alerts.records import RECORDS
 from alerts.rules import GROUPS, Alert
+from ci.generated import write_or_check
 from dashboards.boards import BOARDS
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def generated() -> dict[Path, str]:
@@ -54,22 +52,7 @@ def _rule(alert: Alert, ids: dict[str, dict[str, int]]) -> dict[str, object]:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0, or 1 when a file is stale."""
-    parser = argparse.ArgumentParser(prog="python -m alerts", description=__doc__)
-    parser.add_argument("command", choices=["write", "check"])
-    command = parser.parse_args(argv).command
-    stale = 0
-    for path, text in generated().items():
-        target = REPOSITORY / path
-        if target.exists() and target.read_text(encoding="utf-8") == text:
-            continue
-        stale += 1
-        if command == "write":
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
-            print(f"wrote {path}")
-        else:
-            print(f"{path} is stale: run `python -m alerts write`")
-    return 1 if stale and command == "check" else 0
+    return write_or_check("alerts", __doc__, generated, argv)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
+from ci.generated import ROOT, write_or_check
 from ci.versions import pins
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = ROOT / "docs"
 #: Page -> point (the words that begin its paragraph) -> tests, below tests/.
 Tested = Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -27,14 +27,14 @@ write` generates this page from `tested.yaml`; a test checks that each test exis
 """
 
 
-def read(docs: Path = DOCS) -> Tested:
-    found: Tested = yaml.safe_load((docs / "tested.yaml").read_text(encoding="utf-8"))
+def read() -> Tested:
+    found: Tested = yaml.safe_load((DOCS / "tested.yaml").read_text(encoding="utf-8"))
     return found
 
 
-def title(page: str, docs: Path = DOCS) -> str:
+def title(page: str) -> str:
     """The heading of a page."""
-    return (docs / f"{page}.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    return (DOCS / f"{page}.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
 
 
 def table(tested: Tested, titles: Mapping[str, str]) -> str:
@@ -82,33 +82,18 @@ def with_versions(page: str, text: str) -> str:
     return f"{before}{BEGIN}{text}{END}{after}"
 
 
-def generated(docs: Path = DOCS) -> dict[str, str]:
-    """Page -> what it must be."""
-    tested = read(docs)
-    install = (docs / "install.md").read_text(encoding="utf-8")
+def generated() -> dict[Path, str]:
+    """The content of each page."""
+    tested, install = read(), DOCS / "install.md"
     return {
-        "tested.md": table(tested, {page: title(page, docs) for page in tested}),
-        "install.md": with_versions(install, versions_table(pins())),
+        DOCS / "tested.md": table(tested, {page: title(page) for page in tested}),
+        install: with_versions(install.read_text(encoding="utf-8"), versions_table(pins())),
     }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0, or 1 when a page is stale."""
-    parser = argparse.ArgumentParser(prog="python -m ci.docs", description=__doc__)
-    parser.add_argument("command", choices=["write", "check"])
-    command = parser.parse_args(argv).command
-    stale = 0
-    for page, text in generated().items():
-        path = DOCS / page
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        stale = 1
-        if command == "check":
-            print(f"docs/{page} is stale: run `python -m ci.docs write`", file=sys.stderr)
-        else:
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote docs/{page}")
-    return stale if command == "check" else 0
+    return write_or_check("ci.docs", __doc__, generated, argv)
 
 
 if __name__ == "__main__":

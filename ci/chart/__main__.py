@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 from ci.chart.readme import readme
 from ci.chart.schema import schema
 from ci.chart.values import ValuesError, read
+from ci.generated import ROOT, write_or_check
 
-CHART = Path(__file__).resolve().parents[2] / "chart"
+CHART = ROOT / "chart"
 
 
 def generated(chart: Path = CHART) -> dict[Path, str]:
@@ -27,26 +27,11 @@ def generated(chart: Path = CHART) -> dict[Path, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0, or 1 when a file is stale or values.yaml is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m ci.chart", description=__doc__)
-    parser.add_argument("command", choices=["write", "check"])
-    command = parser.parse_args(argv).command
     try:
-        files = generated()
+        return write_or_check("ci.chart", __doc__, generated, argv)
     except ValuesError as error:
         print(error, file=sys.stderr)
         return 1
-    stale = [
-        path
-        for path, text in files.items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    for path in stale:
-        if command == "write":
-            path.write_text(files[path], encoding="utf-8")
-            print(f"wrote {path.relative_to(CHART.parent)}")
-        else:
-            print(f"{path.relative_to(CHART.parent)} is stale: run `python -m ci.chart write`")
-    return 1 if stale and command == "check" else 0
 
 
 if __name__ == "__main__":

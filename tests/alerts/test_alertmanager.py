@@ -8,8 +8,8 @@ import subprocess
 import pytest
 import yaml
 
-from alerts.__main__ import REPOSITORY
 from alerts.rules import ALERTS
+from ci.generated import ROOT as REPOSITORY
 from ci.parts import ensure
 
 CONFIG = REPOSITORY / "alerts/alertmanager.yaml"

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alerts.__main__ import REPOSITORY, generated
+from alerts.__main__ import generated
 from alerts.contract import ADDED_LABELS, FOREIGN, LABELS, families, known
 from alerts.records import RECORDS, UNANSWERABLE
 from alerts.rules import ALERTS
+from ci.generated import ROOT as REPOSITORY
 from dashboards.boards import BOARDS
 from selfheal_worker.metrics import DEAD_LETTER_REASONS
 from tests.alerts.promtool import check_rules

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from alerts.__main__ import REPOSITORY
 from alerts.contract import ADDED_LABELS, FOREIGN, families
+from ci.generated import ROOT as REPOSITORY
 from tests.alerts.promtool import check_config
 from tests.chart.rendering import Helm
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alerts.__main__ import REPOSITORY
 from alerts.rules import ALERTS, Alert
+from ci.generated import ROOT as REPOSITORY
 from selfheal_remediator.__main__ import parser as remediator_parser
 from selfheal_worker.__main__ import parser as worker_parser
 
