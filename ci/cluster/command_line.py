@@ -1,7 +1,6 @@
 """Reads the arguments of `python -m ci.cluster` and calls the cluster."""
 
 import argparse
-import errno
 import json
 import os
 import signal
@@ -13,13 +12,10 @@ from pathlib import Path
 
 from ci.cluster import processes, state
 from ci.cluster.cluster import DEFAULT_NAME, Cluster, Status
-from ci.cluster.errors import ClusterError
+from ci.cluster.errors import DISK_ERRORS, ClusterError
 from ci.cluster.layout import Layout
 from ci.cluster.spec import ADDONS, DEFAULT_ADDONS, Spec, parse_with
 from ci.parts import PartsError
-
-# What a disk does, in contrast to a mistake in here.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 _EPILOG = """\
 exit status: 0 done; 1 it could not be done, the reason is said; 2 wrong usage;
@@ -41,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ci.cluster: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK_ERRORS:
             raise
         print(f"ci.cluster: {error}", file=sys.stderr)
         return 1

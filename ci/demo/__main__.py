@@ -1,7 +1,6 @@
 """`python -m ci.demo`: the whole of selfheal on a real cluster, watched by a person."""
 
 import argparse
-import errno
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ci.cluster import Cluster, ClusterError
 from ci.cluster.cluster import DEFAULT_NAME
+from ci.cluster.errors import DISK_ERRORS
 from ci.demo import model as models
 from ci.demo import seen, story
 from ci.demo import site as sites
@@ -29,8 +29,6 @@ _FAILED = (
     *(CommandFailed, NeverHappened, ClusterError),
     *(PartsError, ImagesError, OllamaFailed, FetchFailed),
 )
-# What a disk does, in contrast to a mistake in here.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 _EPILOG = """environment:
   CLUSTER=local     a real cluster on this machine (the default; needs root or sudo, Linux)
@@ -58,7 +56,7 @@ def main() -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK_ERRORS:
             raise
         print(f"demo: {error}", file=sys.stderr)
         return 1
