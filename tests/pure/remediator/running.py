@@ -30,6 +30,7 @@ from tests.support.waiting import until as until
 
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/d/pods"
+POLICIES = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/d/leases/selfheal-remediator"
 #: The node that tests have go bad.
 BAD = f"{NODES}/bad"
@@ -72,6 +73,36 @@ def pod(name: str, where: str) -> dict[str, Any]:
         },
         "spec": {"nodeName": where, "containers": [{"name": "c"}]},
         "status": {"phase": "Running"},
+    }
+
+
+def web_pod(app: str, where: str, ready: str) -> dict[str, Any]:
+    """A pod of a controller that is not looked up."""
+    raw = pod(f"{app}-{where}", where)
+    raw["metadata"] |= {
+        "labels": {"app": app},
+        "creationTimestamp": stamp(3600),
+        "ownerReferences": [
+            {"apiVersion": "x/v1", "kind": "Set", "name": app, "uid": app, "controller": True}
+        ],
+    }
+    raw["status"]["conditions"] = [
+        {"type": "Ready", "status": ready, "lastTransitionTime": stamp(60)}
+    ]
+    return raw
+
+
+def web_policy(app: str, **spec: Any) -> dict[str, Any]:
+    """A policy by which the pods of an app count as unhealthy at once."""
+    return {
+        "kind": "HealingPolicy",
+        "metadata": {"name": app, "namespace": "d", "generation": 1},
+        "spec": {
+            "selector": {"matchLabels": {"app": app}},
+            "unhealthyWhen": {"notReadyFor": "1s"},
+            "failureThreshold": 1,
+            **spec,
+        },
     }
 
 

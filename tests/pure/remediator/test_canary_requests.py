@@ -14,16 +14,18 @@ from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.running import (
     NODES,
     PODS,
+    POLICIES,
     node,
     pause,
-    pod,
     running,
     stamp,
     until,
     until_later,
+    web_pod,
+    web_policy,
 )
 
-POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
+POLICY = f"{POLICIES}/web"
 PLACES = ("a", "b", "c")
 
 
@@ -35,14 +37,8 @@ class Site(FakeApi):
         self.keeps = keeps
         for name in PLACES:
             self.put(f"{NODES}/{name}", node(name, "False"))
-            self.put(f"{PODS}/web-{name}", _pod(name))
-        spec = {
-            "selector": {"matchLabels": {"app": "web"}},
-            "unhealthyWhen": {"notReadyFor": "1s"},
-            "failureThreshold": 1,
-        }
-        meta = {"name": "web", "namespace": "d", "generation": 1}
-        self.put(POLICY, {"kind": "HealingPolicy", "metadata": meta, "spec": spec})
+            self.put(f"{PODS}/web-{name}", web_pod("web", name, "False"))
+        self.put(POLICY, web_policy("web"))
 
     def _patch(self, path: str, body: Any, *, dry_run: bool) -> tuple[int, dict[str, Any]]:
         if isinstance(body, dict) and not self.keeps:
@@ -64,22 +60,6 @@ class Site(FakeApi):
         [owner] = self.status.get("owners") or [{}]
         found: dict[str, Any] = owner.get("canary") or {}
         return found
-
-
-def _pod(where: str) -> dict[str, Any]:
-    """A pod of a controller that is not looked up."""
-    raw = pod(f"web-{where}", where)
-    raw["metadata"] |= {
-        "labels": {"app": "web"},
-        "creationTimestamp": stamp(3600),
-        "ownerReferences": [
-            {"apiVersion": "x/v1", "kind": "Set", "name": "web", "uid": "web", "controller": True}
-        ],
-    }
-    raw["status"]["conditions"] = [
-        {"type": "Ready", "status": "False", "lastTransitionTime": stamp(60)}
-    ]
-    return raw
 
 
 def _config(**more: Any) -> Config:

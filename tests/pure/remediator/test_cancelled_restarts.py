@@ -16,44 +16,15 @@ from tests.pure.remediator.running import (
     NODES,
     PATIENCE,
     PODS,
+    POLICIES,
     node,
-    pod,
     running,
-    stamp,
     until,
     until_later,
+    web_pod,
+    web_policy,
 )
 from tests.support.samples import sample
-
-POLICIES = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies"
-
-
-def web_policy(app: str) -> dict[str, Any]:
-    return {
-        "kind": "HealingPolicy",
-        "metadata": {"name": app, "namespace": "d", "generation": 1},
-        "spec": {
-            "selector": {"matchLabels": {"app": app}},
-            "unhealthyWhen": {"notReadyFor": "1s"},
-            "failureThreshold": 1,
-        },
-    }
-
-
-def web_pod(app: str, where: str, ready: str) -> dict[str, Any]:
-    """A pod of a controller that is not looked up."""
-    raw = pod(f"{app}-{where}", where)
-    raw["metadata"] |= {
-        "labels": {"app": app},
-        "creationTimestamp": stamp(3600),
-        "ownerReferences": [
-            {"apiVersion": "x/v1", "kind": "Set", "name": app, "uid": app, "controller": True}
-        ],
-    }
-    raw["status"]["conditions"] = [
-        {"type": "Ready", "status": ready, "lastTransitionTime": stamp(60)}
-    ]
-    return raw
 
 
 class Stage:

@@ -25,15 +25,17 @@ from tests.pure.remediator.running import (
     NODES,
     PATIENCE,
     PODS,
+    POLICIES,
     node,
     pod,
     running,
-    stamp,
     until,
     until_later,
+    web_pod,
+    web_policy,
 )
 
-POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
+POLICY = f"{POLICIES}/web"
 
 
 @pytest.fixture(autouse=True)
@@ -41,41 +43,12 @@ def _writes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfheal_remediator.healing.status_writer.STATUS_EVERY", 1.0)
 
 
-def _policy(**spec: Any) -> dict[str, Any]:
-    return {
-        "kind": "HealingPolicy",
-        "metadata": {"name": "web", "namespace": "d", "generation": 1, "uid": "one"},
-        "spec": {
-            "selector": {"matchLabels": {"app": "web"}},
-            "unhealthyWhen": {"notReadyFor": "1s"},
-            "failureThreshold": 1,
-            **spec,
-        },
-    }
-
-
-def _pod(name: str, where: str, ready: str) -> dict[str, Any]:
-    """A pod of a controller that is not looked up."""
-    raw = pod(name, where)
-    raw["metadata"] |= {
-        "labels": {"app": "web"},
-        "creationTimestamp": stamp(3600),
-        "ownerReferences": [
-            {"apiVersion": "x/v1", "kind": "Set", "name": "web", "uid": "web", "controller": True}
-        ],
-    }
-    raw["status"]["conditions"] = [
-        {"type": "Ready", "status": ready, "lastTransitionTime": stamp(60)}
-    ]
-    return raw
-
-
 def _api(made: type[FakeApi] = FakeApi) -> FakeApi:
     api = made(lambda verb, path: "")
     for name in ("a", "b"):
         api.put(f"{NODES}/{name}", node(name, "False"))
-        api.put(f"{PODS}/web-{name}", _pod(f"web-{name}", name, "True"))
-    api.put(POLICY, _policy())
+        api.put(f"{PODS}/web-{name}", web_pod("web", name, "True"))
+    api.put(POLICY, web_policy("web"))
     return api
 
 
@@ -139,7 +112,7 @@ def test_an_answer_of_before_the_restore_hides_nothing_and_loses_no_budget() -> 
         _until_status(made, api, "Healthy")
         backup = api.backup()
         _goes_ahead(api)
-        api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
+        api.put(f"{PODS}/web-a", web_pod("web", "a", "False"))
         until_later(made, "it is restarted", lambda: api.get(POLICY)["status"].get("restarts") == 1)
         until(
             "it is known",
@@ -199,7 +172,7 @@ def test_not_being_the_leader_after_the_status_was_written_keeps_its_new_version
     with running(api, _config()) as made:
         _until_status(made, api, "Healthy")
         made.healer.policies.changed = lambda change: None  # type: ignore[method-assign]
-        api.put(f"{PODS}/web-a", _pod("web-a", "a", "False"))
+        api.put(f"{PODS}/web-a", web_pod("web", "a", "False"))
         # At its own pace: a status that is still being written would be a conflict, too.
         until("it is sent at the second time", lambda: f"{PODS}/web-a" not in api.objects)
         until("it is written down", lambda: api.get(POLICY)["status"].get("restarts") == 1)

@@ -9,10 +9,20 @@ import pytest
 
 from selfheal_remediator.config import Config
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, pod, running, stamp, until, until_later
+from tests.pure.remediator.running import (
+    NODES,
+    PODS,
+    POLICIES,
+    node,
+    pod,
+    running,
+    stamp,
+    until,
+    until_later,
+    web_policy,
+)
 from tests.support.samples import sample
 
-POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/web"
 OWNER = "/apis/apps/v1/namespaces/d/replicasets/r"
 
 
@@ -37,9 +47,7 @@ def api() -> Iterator[FakeApi]:
     made.put(OWNER, {"kind": "ReplicaSet", **owner})
     made.put(f"{PODS}/well", _pod("well", "True"))
     made.put(f"{PODS}/ill", _pod("ill", "False"))
-    spec = {"selector": {"matchLabels": {"a": "b"}}, "unhealthyWhen": {"notReadyFor": "1s"}}
-    meta = {"name": "web", "namespace": "d", "generation": 1}
-    made.put(POLICY, {"kind": "HealingPolicy", "metadata": meta, "spec": spec})
+    made.put(f"{POLICIES}/web", web_policy("web"))
     yield made
     made.close()
 

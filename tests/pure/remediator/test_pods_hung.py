@@ -10,18 +10,15 @@ import pytest
 from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.node.annotation import STATE_KEY, Phase, State
 from tests.pure.remediator.fake_api import FakeApi
-from tests.pure.remediator.running import NODES, PODS, node, running, until_later
-
-POLICY = "/apis/selfheal.dev/v1alpha1/namespaces/d/healingpolicies/theirs"
-SPEC = {"selector": {"matchLabels": {"a": "b"}}, "unhealthyWhen": {"notReadyFor": "1m"}}
-
-
-def _policy(**spec: Any) -> dict[str, Any]:
-    return {
-        "kind": "HealingPolicy",
-        "metadata": {"name": "theirs", "namespace": "d", "generation": 1},
-        "spec": {**SPEC, **spec},
-    }
+from tests.pure.remediator.running import (
+    NODES,
+    PODS,
+    POLICIES,
+    node,
+    running,
+    until_later,
+    web_policy,
+)
 
 
 def _cordoned() -> dict[str, Any]:
@@ -43,10 +40,10 @@ def _cordoned() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("policy", "trouble", "enabled"),
     [
-        (_policy(), "", True),
-        (_policy(), "500", True),  # the list of its pods is refused for ever
-        (_policy(failureThreshold="many"), "", True),  # this version cannot read it
-        (_policy(), "", False),
+        (web_policy("theirs"), "", True),
+        (web_policy("theirs"), "500", True),  # the list of its pods is refused for ever
+        (web_policy("theirs", failureThreshold="many"), "", True),  # this version cannot read it
+        (web_policy("theirs"), "", False),
     ],
     ids=["well", "its pods cannot be listed", "it cannot be read", "policies are switched off"],
 )
@@ -56,7 +53,7 @@ def test_a_node_cordoned_for_its_pods_is_uncordoned(
     api = FakeApi(lambda verb, path: trouble if (verb, path) == ("GET", PODS) else "")
     api.put(f"{NODES}/held", _cordoned())
     api.put(f"{NODES}/other", node("other", "False"))
-    api.put(POLICY, policy)
+    api.put(f"{POLICIES}/theirs", policy)
     config = Config.model_validate(
         {
             "rules": [{"condition": PODS_HUNG, "for": 0, "action": "cordon"}],

@@ -11,8 +11,16 @@ from selfheal_remediator.kube.fields import time_text
 from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.fake_api import FakeApi
 from tests.pure.remediator.healing_world import NOW, around, policy_json, watched
-from tests.pure.remediator.running import NODES, PODS, node, running, until_later
-from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
+from tests.pure.remediator.running import (
+    NODES,
+    PODS,
+    POLICIES,
+    node,
+    running,
+    until_later,
+    web_pod,
+    web_policy,
+)
 
 
 @pytest.mark.parametrize(("age", "since"), [(3600.0, NOW - 500), (20.0, NOW - 10)])

@@ -14,8 +14,17 @@ from selfheal_remediator.healing.restart_check import CAUSE, REASON, RestartChec
 from selfheal_remediator.kube.deletion_check import CHECK_AGAIN, FIRST_RETRY
 from tests.pure.remediator.fake_api import FakeApi, Json
 from tests.pure.remediator.healing_world import NOW, World, policy_json
-from tests.pure.remediator.running import NODES, PODS, node, running, until, until_later
-from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
+from tests.pure.remediator.running import (
+    NODES,
+    PODS,
+    POLICIES,
+    node,
+    running,
+    until,
+    until_later,
+    web_pod,
+    web_policy,
+)
 
 
 def _world(**spec: Any) -> World:

@@ -14,13 +14,15 @@ from tests.pure.remediator.running import (
     NODES,
     PATIENCE,
     PODS,
+    POLICIES,
     node,
     pod,
     running,
     until,
     until_later,
+    web_pod,
+    web_policy,
 )
-from tests.pure.remediator.test_cancelled_restarts import POLICIES, web_pod, web_policy
 
 
 def _series(metrics: Metrics) -> set[str]:
