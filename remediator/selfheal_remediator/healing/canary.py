@@ -53,48 +53,44 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """The evidence of an owner's pods about its canary at one moment.
+class Evidence:
+    """What an owner's pods show about its canary at one moment.
 
-    stays: its pod exists and was not deleted. recovered: that pod is healthy. proved: a pod created
-    since has been healthy for long enough. new_unhealthy: all pods created since are unhealthy.
-    overdue: it takes longer than any replacement may; late: much longer. alone: no older pod has
-    been healthy for long, or nearly none. unhealthy: an older pod is. settled: the health of each
-    older pod is known. relapsed: nearly all pods, old and new, are unhealthy.
+    not_deleted: the pod that was to be restarted is still there. recovered: that pod is healthy.
+    new_healthy: a pod made since has been healthy for long enough. new_unhealthy: all pods made
+    since are unhealthy. overdue: it takes longer than any replacement may; twice_overdue: twice as
+    long. few_old_healthy: no older pod has been healthy for long, or nearly none. old_unhealthy: an
+    older pod is. old_certain: of each older pod it is certain whether it is healthy. relapsed:
+    nearly all pods, old and new, are unhealthy.
     """
 
-    stays: bool = False
+    not_deleted: bool = False
     recovered: bool = False
-    proved: bool = False
+    new_healthy: bool = False
     new_unhealthy: bool = False
     overdue: bool = False
-    late: bool = False
-    alone: bool = False
-    unhealthy: bool = False
-    settled: bool = False
+    twice_overdue: bool = False
+    few_old_healthy: bool = False
+    old_unhealthy: bool = False
+    old_certain: bool = False
     relapsed: bool = False
 
 
-def advanced(canary: Canary, shown: Shown) -> Canary | None:
+def advanced(canary: Canary, evidence: Evidence) -> Canary | None:
     """The canary as of now, None = there is nothing to remember."""
-    if canary.outcome is Outcome.PASSED and shown.relapsed:
+    if canary.outcome is Outcome.PASSED and evidence.relapsed:
         return replace(canary, outcome=Outcome.FAILED)
     if not canary.under_way:
         return canary
-    if shown.stays:
-        return None if shown.recovered or shown.overdue else canary
-    if shown.proved:
-        return replace(canary, outcome=Outcome.PASSED) if shown.alone and shown.unhealthy else None
-    return _unproved(canary, shown)
-
-
-def _unproved(canary: Canary, shown: Shown) -> Canary | None:
-    """A canary whose replacement has not been healthy for long enough."""
-    if not (shown.new_unhealthy or shown.overdue):
+    if evidence.not_deleted:
+        return None if evidence.recovered or evidence.overdue else canary
+    if evidence.new_healthy:
+        helped = evidence.few_old_healthy and evidence.old_unhealthy
+        return replace(canary, outcome=Outcome.PASSED) if helped else None
+    decided = evidence.old_certain or evidence.twice_overdue
+    if not decided or not (evidence.new_unhealthy or evidence.overdue):
         return canary
-    if not shown.settled and not shown.late:
-        return canary
-    return replace(canary, outcome=Outcome.FAILED) if shown.alone else None
+    return replace(canary, outcome=Outcome.FAILED) if evidence.few_old_healthy else None
 
 
 def canary_kept(status: Json | None, uid: str, canary: Canary) -> bool:

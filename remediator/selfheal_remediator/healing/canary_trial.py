@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from selfheal_remediator.healing.canary import Canary, Outcome, Shown, advanced
+from selfheal_remediator.healing.canary import Canary, Evidence, Outcome, advanced
 from selfheal_remediator.healing.pod_health import STARTUP_MARGIN, Cause, Health, WatchedPod
 from selfheal_remediator.healing.policy import Record
 from selfheal_remediator.healing.policy_state import (
@@ -47,45 +47,45 @@ def canary_of(
     return Canary(pod.uid, now, cause, newest=max(one.created for one in group.pods) or None)
 
 
-def followed(
+def follow(
     policy_state: PolicyState, group: Group, record: Record, interval: float, now: float
 ) -> Canary | None:
     """The owner's canary as of now."""
     canary = record.canary
     if canary is None or group.key in policy_state.pending:
         return canary
-    stays = waiting_pod(policy_state, canary)
-    new = fresh(policy_state, group, canary)
+    to_restart = not_deleted(policy_state, canary)
+    new = made_since(policy_state, group, canary)
     old = [pod for pod in group.alive if pod not in new]
-    length = trial(policy_state, group, canary, interval, now)
+    length = trial_length(policy_state, group, canary, interval, now)
     limit = RESTART_LIMIT + length + _longest_start(group)
     lasts = now - max(canary.restarted, policy_state.adopted_at)
-    shown = Shown(
-        stays=stays is not None,
-        recovered=stays is not None
-        and not group.under_way
-        and policy_state.certainly_healthy(stays),
-        proved=any(_proved(policy_state, pod, canary, length, now) for pod in new),
-        new_unhealthy=bool(new)
-        and not group.under_way
-        and all(pod in group.unhealthy for pod in new),
+    over = not group.under_way
+    evidence = Evidence(
+        not_deleted=to_restart is not None,
+        recovered=over and to_restart is not None and policy_state.certainly_healthy(to_restart),
+        new_healthy=any(_proves_help(policy_state, pod, canary, length, now) for pod in new),
+        new_unhealthy=over and bool(new) and all(pod in group.unhealthy for pod in new),
         overdue=lasts > limit,
-        late=lasts > 2 * limit,
-        alone=_steady(policy_state, old, length, now) * NEARLY_ALL <= len(group.alive),
-        unhealthy=any(pod in group.unhealthy for pod in old),
-        settled=all(_settled(policy_state, group, pod, length, now) for pod in old),
-        relapsed=not group.under_way and everywhere_unhealthy(group),
+        twice_overdue=lasts > 2 * limit,
+        few_old_healthy=_steady(policy_state, old, length, now) * NEARLY_ALL <= len(group.alive),
+        old_unhealthy=any(pod in group.unhealthy for pod in old),
+        old_certain=all(_certain(policy_state, group, pod, length, now) for pod in old),
+        relapsed=over and everywhere_unhealthy(group),
     )
-    return advanced(canary, shown)
+    return advanced(canary, evidence)
 
 
-def waiting_pod(policy_state: PolicyState, canary: Canary | None) -> WatchedPod | None:
-    """The canary's own pod, when it was written down and surely not evicted; else None."""
+def not_deleted(policy_state: PolicyState, canary: Canary | None) -> WatchedPod | None:
+    """The pod that a canary under way is to restart, while it is still there; else None.
+
+    The restart was written down then, and the eviction surely not made.
+    """
     pod = policy_state.pods.get(canary.pod) if canary is not None and canary.under_way else None
     return pod if pod is not None and pod.deletion is None and not pod.finished else None
 
 
-def fresh(policy_state: PolicyState, group: Group, canary: Canary) -> list[WatchedPod]:
+def made_since(policy_state: PolicyState, group: Group, canary: Canary) -> list[WatchedPod]:
     """Pods made after the restart. One that somebody else deleted is replaced by such a pod too.
 
     The API server's clock made all their times; who decided the restart may have another one.
@@ -102,7 +102,7 @@ def fresh(policy_state: PolicyState, group: Group, canary: Canary) -> list[Watch
     return [pod for pod in others if pod.created >= canary.restarted - CLOCK_TOLERANCE]
 
 
-def trial(
+def trial_length(
     policy_state: PolicyState, group: Group, canary: Canary, interval: float, now: float
 ) -> float:
     """Seconds for which the replacement must be healthy: as many as its cause takes to appear."""
@@ -117,7 +117,7 @@ def trial(
     return trial_seconds(lasting, checks, interval, containers)
 
 
-def held_back(
+def waits_for_canary(
     policy_state: PolicyState, group: Group, record: Record | None, interval: float, now: float
 ) -> SkipReason | None:
     """Why nothing of the owner is restarted because of its canary."""
@@ -132,10 +132,11 @@ def held_back(
             "policy, or a pause and `selfheal-remediator resume`"
         )
         return SkipReason("siblings", text)
-    if waiting_pod(policy_state, canary) is not None:
+    if not_deleted(policy_state, canary) is not None:
         return None
-    old = [pod for pod in group.alive if pod not in fresh(policy_state, group, canary)]
-    length = trial(policy_state, group, canary, interval, now)
+    new = made_since(policy_state, group, canary)
+    old = [pod for pod in group.alive if pod not in new]
+    length = trial_length(policy_state, group, canary, interval, now)
     if 2 * _steady(policy_state, old, length, now) >= len(group.alive):
         return None
     text = "most of its pods are unhealthy: one was restarted, the others wait for the result"
@@ -166,7 +167,7 @@ def _steady(policy_state: PolicyState, pods: list[WatchedPod], length: float, no
     return sum(policy_state.steady(pod, length, now) for pod in pods)
 
 
-def _settled(
+def _certain(
     policy_state: PolicyState, group: Group, pod: WatchedPod, length: float, now: float
 ) -> bool:
     """Whether it is certain what the pod counts as."""
@@ -174,9 +175,11 @@ def _settled(
     return degraded or pod in group.unhealthy or policy_state.steady(pod, length, now)
 
 
-def _proved(
+def _proves_help(
     policy_state: PolicyState, pod: WatchedPod, canary: Canary, length: float, now: float
 ) -> bool:
+    """Whether a new pod has been healthy for the length of the trial, by its own report where a
+    report showed the fault."""
     if not policy_state.steady(pod, length, now):
         return False
     probed = canary.cause == Cause.NO_PROGRESS.value and policy_state.policy.progress is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from selfheal_remediator.healing.canary import Outcome
-from selfheal_remediator.healing.canary_trial import everywhere_unhealthy, followed
+from selfheal_remediator.healing.canary_trial import everywhere_unhealthy, follow
 from selfheal_remediator.healing.node_findings import NodeFindings
 from selfheal_remediator.healing.plan import Notice
 from selfheal_remediator.healing.policy import Record
@@ -84,7 +84,7 @@ class OwnerEvaluation:
         record = policy_state.records.get(group.key)
         if record is None or record.canary is None:
             return []
-        canary = followed(policy_state, group, record, self.interval, now)
+        canary = follow(policy_state, group, record, self.interval, now)
         policy_state.records[group.key] = replace(record, canary=canary)
         if canary is None or canary.outcome is not Outcome.PASSED or not record.canary.under_way:
             return []

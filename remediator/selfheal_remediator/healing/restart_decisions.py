@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from selfheal_remediator.healing.canary_trial import canary_of, waiting_pod
+from selfheal_remediator.healing.canary_trial import canary_of, not_deleted
 from selfheal_remediator.healing.node_findings import NodeFindings
 from selfheal_remediator.healing.notices import rollout_notices, skip_notices, stuck_pod_notices
 from selfheal_remediator.healing.owner_registry import Owners
@@ -109,9 +109,9 @@ class RestartDecisions:
             return None, skip_reason
         first: SkipReason | None = None
         record = policy_state.records.get(group.key)
-        waiting = waiting_pod(policy_state, record.canary if record is not None else None)
+        canary_pod = not_deleted(policy_state, record.canary if record is not None else None)
         for pod in group.unhealthy:
-            if waiting is not None and pod.uid != waiting.uid:
+            if canary_pod is not None and pod.uid != canary_pod.uid:
                 continue  # no other one before it is known what comes of that one
             skip_reason = self._pod_blocked(
                 policy_state, group, pod, given.policy_states, around, now

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from selfheal_remediator.healing.canary import canary_kept
-from selfheal_remediator.healing.canary_trial import held_back
+from selfheal_remediator.healing.canary_trial import waits_for_canary
 from selfheal_remediator.healing.plan import Around, Owner, RestartAction
 from selfheal_remediator.healing.policy_state import STUCK_AFTER, Group, PolicyState
 from selfheal_remediator.healing.rollouts import Rollout, exceeds
@@ -114,7 +114,7 @@ def _restart_checks(
 ) -> tuple[Check, ...]:
     """What earlier restarts of the owner say."""
     record, limit = policy_state.records.get(group.key), policy_state.policy.restart.max_per_hour
-    canary = held_back(policy_state, group, record, interval, now)
+    canary = waits_for_canary(policy_state, group, record, interval, now)
     gave_up = record is not None and record.gave_up
     return (
         (group.under_way, "under-way", "a restart is in progress"),
