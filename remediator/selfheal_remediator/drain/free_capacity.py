@@ -60,15 +60,15 @@ class Move:
 
 @dataclass(slots=True)
 class Reservation:
-    """Room for a pod on a node (uid). left: when the pod was gone from where it was."""
+    """Room for a pod on a node (uid). left_at: when the pod was gone from its old node."""
 
     node: str
     pod: Pod
-    left: float | None = None
+    left_at: float | None = None
 
     def counts(self, read_at: float) -> bool:
         """Whether the pod comes on top of what was read of the nodes at that time."""
-        return self.left is None or read_at < self.left + ARRIVES_WITHIN
+        return self.left_at is None or read_at < self.left_at + ARRIVES_WITHIN
 
 
 class Rooms:
@@ -103,23 +103,23 @@ class Rooms:
         if not move.pods or expected(autoscaler, move.others):
             return ""
         able = [node for node in move.others if usable(node)]
-        around = read_population(self._api, move.pods, move.nodes, self._coming(move))
+        around = read_population(self._api, move.pods, move.nodes, self._reserved_pods(move))
         with self._checking:
             try:
-                placed, left = self._placed(move, able, around, stop)
+                placed, unplaced = self._placed(move, able, around, stop)
             except ApiFailure as failure:
                 return f"pending pods cannot be listed, which may need the capacity: {failure}"
             with self._lock:
-                if move.reserves and not left and not stop.is_set():
+                if move.reserves and not unplaced and not stop.is_set():
                     self._reserved[move.uid] = [Reservation(uid, pod) for uid, pod in placed]
-        if not left or stop.is_set():
+        if not unplaced or stop.is_set():
             return ""
         with self._checking:
             if expected(autoscaler, move.others, partial(self._autoscaler.runs, now)):
                 return ""
-        return describe(left, len(able), around)
+        return describe(unplaced, len(able), around)
 
-    def _coming(self, move: Move) -> list[tuple[Pod, Node]]:
+    def _reserved_pods(self, move: Move) -> list[tuple[Pod, Node]]:
         """The pods that other drains will move, and that have not been observed elsewhere yet."""
         nodes = {node.uid: node for node in move.nodes}
         with self._lock:
@@ -131,17 +131,17 @@ class Rooms:
                 if item.counts(now) and item.node in nodes
             ]
 
-    def left(self, uid: str, pod_uid: str) -> None:
+    def pod_left(self, uid: str, pod_uid: str) -> None:
         """A pod of this draining node is gone: its successor is on its way."""
         with self._lock:
             for item in self._reserved.get(uid, ()):
-                if item.pod.uid == pod_uid and item.left is None:
-                    item.left = self._clock()
+                if item.pod.uid == pod_uid and item.left_at is None:
+                    item.left_at = self._clock()
 
     def release(self, uid: str) -> None:
         """The drain is over: only the pods that have left need room elsewhere."""
         with self._lock:
-            moved = [item for item in self._reserved.pop(uid, ()) if item.left is not None]
+            moved = [item for item in self._reserved.pop(uid, ()) if item.left_at is not None]
             if moved:
                 self._reserved[uid] = moved
 
@@ -154,10 +154,10 @@ class Rooms:
             known = set(self._rooms)
         waiting = self._competing(move)
         placed: list[tuple[str, Pod]] = []
-        left = list(move.pods)
+        unplaced = list(move.pods)
         rooms: list[Room] = []
         for node in sorted(nodes, key=lambda node: node.uid not in known):
-            if not left or stop.is_set():
+            if not unplaced or stop.is_set():
                 break
             try:
                 room = self._room(node)
@@ -171,16 +171,16 @@ class Rooms:
             for resident in room.there:
                 around.add(resident, node)
             waiting = place_waiting(waiting, room)
-            left = _fill(room, left, move.claims, around, placed)
+            unplaced = _fill(room, unplaced, move.claims, around, placed)
             rooms.append(room)
         # What was placed may allow what was not: a pod beside another, the next one of a spread.
         moved = True
-        while left and moved and placed and not stop.is_set():
-            before = len(left)
+        while unplaced and moved and placed and not stop.is_set():
+            before = len(unplaced)
             for room in rooms:
-                left = _fill(room, left, move.claims, around, placed)
-            moved = len(left) < before
-        return placed, left
+                unplaced = _fill(room, unplaced, move.claims, around, placed)
+            moved = len(unplaced) < before
+        return placed, unplaced
 
     def _competing(self, move: Move) -> list[Pod]:
         """Pods that are on no node yet and that the scheduler would place before ours.
@@ -213,10 +213,10 @@ class Rooms:
     def _forget(self, now: float) -> None:
         """Drop what is too old, and what was read while a pod may have been on its way."""
         arrived = [
-            item.left + ARRIVES_WITHIN
+            item.left_at + ARRIVES_WITHIN
             for items in self._reserved.values()
             for item in items
-            if item.left is not None and item.left + ARRIVES_WITHIN <= now
+            if item.left_at is not None and item.left_at + ARRIVES_WITHIN <= now
         ]
         fresh_since = max([now - ROOM_KEPT, *arrived])
         self._rooms = {uid: kept for uid, kept in self._rooms.items() if kept[0] >= fresh_since}
@@ -229,36 +229,37 @@ class Rooms:
     def _room(self, node: Node) -> Room:
         """What is free there beside what other drains are to put there. Raises ApiFailure."""
         with self._lock:
-            kept = self._rooms.get(node.uid)
-        if kept is None:
+            known = self._rooms.get(node.uid)
+        if known is None:
             read_at = self._clock()
-            kept = (read_at, Room.of(node, read_pods(self._api, node.name, cached=True)))
+            known = (read_at, Room.of(node, read_pods(self._api, node.name, cached=True)))
+        read_at, as_read = known
         with self._lock:
-            self._rooms[node.uid] = kept
-            coming = [
+            self._rooms[node.uid] = known
+            reserved = [
                 item.pod
                 for items in self._reserved.values()
                 for item in items
-                if item.node == node.uid and item.counts(kept[0])
+                if item.node == node.uid and item.counts(read_at)
             ]
-        room = replace(kept[1].copy(), node=node)  # its labels and taints as they are now
-        for pod in coming:
+        room = replace(as_read.copy(), node=node)  # its labels and taints as they are now
+        for pod in reserved:
             room.take(pod)
         return room
 
 
 def _fill(
     room: Room,
-    left: list[Pod],
+    pods: list[Pod],
     claims: ClaimTerms,
     around: Population,
     placed: list[tuple[str, Pod]],
 ) -> list[Pod]:
-    """Place what fits there and add it to `placed`; returns what is left over."""
-    rest = place(left, room, claims, around)
-    kept = {pod.uid for pod in rest}
-    placed += [(room.node.uid, pod) for pod in left if pod.uid not in kept]
-    return rest
+    """Place those of the pods that fit there and add them to `placed`; returns the others."""
+    unplaced = place(pods, room, claims, around)
+    uids = {pod.uid for pod in unplaced}
+    placed += [(room.node.uid, pod) for pod in pods if pod.uid not in uids]
+    return unplaced
 
 
 def read_pods(api: KubernetesApi, node: str, *, cached: bool = False) -> list[Pod]:

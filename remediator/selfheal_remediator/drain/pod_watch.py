@@ -36,17 +36,18 @@ class PodNews:
         late = listed and new is not None and _was_there(new, drain)
         drain.pod_changed(old, new, late=late)
         if new is None and old is not None:
-            self._preflight.rooms.left(drain.uid, old.uid)
+            self._preflight.rooms.pod_left(drain.uid, old.uid)
         self._run.news = True
 
-    def known(self, around: Surroundings, crowded: str, *, sure: bool) -> None:
-        """All pods are known, and what they need; crowded: why they do not fit elsewhere."""
+    def known(self, around: Surroundings, no_room: str, *, sure: bool) -> None:
+        """All pods are known, and what they need; no_room: why they fit nowhere else, empty = they
+        do."""
         run = self._run
         if run.stop.is_set():
             return  # it was ended meanwhile
-        if crowded:
+        if no_room:
             run.ended = True
-            self._callbacks.no_room(run.drain, crowded)
+            self._callbacks.no_room(run.drain, no_room)
             return
         run.drain.surroundings_changed(around)
         run.drain.synced = True
@@ -103,8 +104,8 @@ class PodWatch:
             return
         pods = list(self.informer.items.values())
         around = self._preflight.surroundings(self._departure, pods)
-        crowded = self._preflight.no_room(self._departure, pods, around)
-        self._post(partial(self._news.known, around, crowded, sure=sure))
+        no_room = self._preflight.no_room(self._departure, pods, around)
+        self._post(partial(self._news.known, around, no_room, sure=sure))
 
 
 class _CachedFirst:

@@ -130,7 +130,7 @@ def test_room_that_cannot_be_read_is_none(world: World) -> None:
 @pytest.mark.parametrize("later", [ARRIVES_WITHIN, ROOM_KEPT + 1])
 def test_a_pod_that_has_arrived_is_counted_once(world: World, later: float, ended: bool) -> None:
     assert world.check("a", _cpu("one", 500)) == ""
-    world.rooms.left("a", "uid-one")
+    world.rooms.pod_left("a", "uid-one")
     world.api.pods = [_there("one-again", 500)]
     if ended:
         world.rooms.release("a")
@@ -143,7 +143,7 @@ def test_a_pod_that_has_arrived_is_counted_once(world: World, later: float, ende
 def test_a_pod_that_has_left_and_not_arrived_keeps_its_room(world: World, ended: bool) -> None:
     """A StatefulSet's successor is made only when its predecessor is gone."""
     assert world.check("a", _cpu("one", 500)) == ""
-    world.rooms.left("a", "uid-one")
+    world.rooms.pod_left("a", "uid-one")
     if ended:
         world.rooms.release("a")
     world.now += ARRIVES_WITHIN / 2
@@ -152,7 +152,7 @@ def test_a_pod_that_has_left_and_not_arrived_keeps_its_room(world: World, ended:
 
 def test_a_pod_that_has_not_left_keeps_its_room_however_long_it_takes(world: World) -> None:
     assert world.check("a", _cpu("one", 500), _cpu("slow", 300)) == ""
-    world.rooms.left("a", "uid-one")
+    world.rooms.pod_left("a", "uid-one")
     world.api.pods = [_there("one-again", 500)]
     world.now += 10 * ROOM_KEPT
     assert world.check("b", _cpu("two", 201))
@@ -164,7 +164,7 @@ def test_a_pod_that_arrived_elsewhere_than_expected_is_counted_there(world: Worl
     assert world.check("a", _cpu("filler", 1), others=[others[1]]) == ""  # y is known
     world.rooms.release("a")
     assert world.check("a", _cpu("one", 900), others=others) == ""
-    world.rooms.left("a", "uid-one")
+    world.rooms.pod_left("a", "uid-one")
     world.rooms.release("a")
     world.now += ARRIVES_WITHIN
     world.api.pods = [_there("one-again", 900)]  # on both, as far as is read
@@ -500,7 +500,7 @@ def test_nothing_is_kept_of_what_was_read_for_the_last_check(world: World) -> No
     world.autoscaler = "absent"
     assert world.check("a", _cpu("p", 10**9), others=others)
     assert not world.check("b", _cpu("p", 10), others=others)
-    world.rooms.left("b", "uid-p")
+    world.rooms.pod_left("b", "uid-p")
     world.rooms.release("b")
     for _ in range(2):
         world.now += 2 * ROOM_KEPT
