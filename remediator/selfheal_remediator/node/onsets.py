@@ -19,21 +19,22 @@ FEW = 16
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """A condition came upon a node. rollout: soon after the node's detector restarted."""
+    """A condition began on a node. rollout: soon after the node's detector restarted."""
 
     when: float
     rollout: bool
 
 
-def crowded(ordered: list[float], window: float, limit: int) -> float | None:
-    """The first moment after which more than `limit` of them lie within `window` seconds."""
+def first_burst(ordered: list[float], window: float, limit: int) -> float | None:
+    """When the first burst began: more than `limit` moments within `window` seconds; None = there
+    is none."""
     spans = zip(ordered, ordered[limit:], strict=False)
     return next((first for first, last in spans if last - first <= window), None)
 
 
 @dataclass(slots=True)
 class Moments:
-    """When onsets were, in order. Those that are new since the last search are searched only."""
+    """When onsets were, in order. A search goes only through what is new since the last one."""
 
     ordered: list[float] = field(default_factory=list)
     _new: list[float] = field(default_factory=list)
@@ -55,30 +56,31 @@ class Moments:
         """The next search is of all moments."""
         self._searched = None
 
-    def crowded(self, window: float, limit: int) -> float | None:
-        """See above. Fewer moments, and a higher limit, make no crowd."""
+    def first_burst(self, window: float, limit: int) -> float | None:
+        """See above. Only a new moment, a wider window or a lower limit can make a burst."""
         new, self._new = self._new, []
         before, self._searched = self._searched, (window, limit)
         wider = before is None or window > before[0] or limit < before[1]
         if wider or len(new) > FEW:
-            return crowded(self.ordered, window, limit)
+            return first_burst(self.ordered, window, limit)
         found = [
             first
             for moment in dict.fromkeys(new)
-            if (first := self._crowded_around(moment, window, limit)) is not None
+            if (first := self._burst_around(moment, window, limit)) is not None
         ]
         return min(found, default=None)
 
-    def _crowded_around(self, moment: float, window: float, limit: int) -> float | None:
+    def _burst_around(self, moment: float, window: float, limit: int) -> float | None:
         begin = bisect_left(self.ordered, moment - window)
         end = bisect_right(self.ordered, moment + window)
         if end - begin <= limit:
             return None
-        return crowded(self.ordered[begin:end], window, limit)
+        return first_burst(self.ordered[begin:end], window, limit)
 
 
 class Onsets:
-    """The last onset of each node (uid); one that is over counts while its node is bad."""
+    """The last onset of each node (uid) for one condition. It is over when its window is; it counts
+    on while its node is bad."""
 
     def __init__(self, signal: Signal) -> None:
         self._signal = signal
@@ -101,7 +103,7 @@ class Onsets:
         heapq.heapify(self._heap)
 
     def put(self, uid: str, onset: Onset) -> None:
-        """The condition came upon the node."""
+        """The condition began on the node."""
         if self._of.get(uid) == onset:
             return
         self._remove(uid)
@@ -111,13 +113,13 @@ class Onsets:
             self._rollouts.add(onset.when)
         heapq.heappush(self._heap, (self._ends(onset), uid))
 
-    def not_bad(self, uid: str) -> None:
-        """The node is not bad any more, or is gone."""
+    def node_recovered(self, uid: str) -> None:
+        """The node is not bad any more, or is gone: its onset counts until it is over."""
         if uid in self._over:
             self._remove(uid)
 
     def drop(self, now: float, bad: Collection[str]) -> None:
-        """Those that are over, of nodes that are not bad."""
+        """Forget the onsets that are over, of nodes that are not bad."""
         while self._heap and self._heap[0][0] < now:
             ends, uid = heapq.heappop(self._heap)
             onset = self._of.get(uid)
@@ -128,16 +130,18 @@ class Onsets:
                 self._remove(uid)
 
     def wave(self, limit: int) -> float | None:
-        """When the wave began that the onsets make: on many nodes within seconds, or each soon
-        after its detector restarted (a rollout moves from node to node, and so does its mistake).
+        """When the wave began, None = the onsets make none.
+
+        A wave is onsets on many nodes within seconds, or soon after their detectors restarted (a
+        rollout moves from node to node, and so does its mistake).
         """
         signal = self._signal
-        rollout = self._rollouts.crowded(max(signal.window, signal.rollout_window), limit)
-        found = self._all.crowded(signal.window, limit)
+        rollout = self._rollouts.first_burst(max(signal.window, signal.rollout_window), limit)
+        found = self._all.first_burst(signal.window, limit)
         return rollout if found is None else found
 
     def since(self, moment: float) -> int:
-        """How many there were from this moment on, that are not over."""
+        """How many of those that count began at this moment or later."""
         return len(self._all.ordered) - bisect_left(self._all.ordered, moment)
 
     def _ends(self, onset: Onset) -> float:

@@ -19,7 +19,8 @@ from selfheal_remediator.node.skip_reason import SkipReason
 
 
 class Waves:
-    """What came upon nodes, and what of it is suspected. entries: all nodes, by uid."""
+    """When conditions began on nodes, and which conditions are suspected. entries: all nodes, by
+    uid."""
 
     def __init__(self, config: Config, entries: Mapping[str, Entry]) -> None:
         self.config, self._entries = config, entries
@@ -27,7 +28,7 @@ class Waves:
         self.suspects: dict[str, float] = {}
         #: Conditions that an administrator trusts.
         self.trusted: frozenset[str] = frozenset()
-        #: By condition: the last one of each node (uid).
+        #: By condition.
         self._onsets: dict[str, Onsets] = {}
         #: Which nodes (uids) have each condition now, and which conditions each of them has.
         self._bad: dict[str, set[str]] = {}
@@ -35,7 +36,7 @@ class Waves:
         self.cordons = RecentCordons()
 
     def note_onsets(self, entry: Entry, before: NodeHistory | None, now: float) -> None:
-        """What came upon the node since it was as `before` says (None = it is new)."""
+        """Which conditions began on the node since it was as `before` says (None = it is new)."""
         self._note_bad(entry)
         config = self.config
         for rule in config.rules_for(entry.node.labels):
@@ -70,10 +71,10 @@ class Waves:
             if not self._bad[condition]:
                 del self._bad[condition]
             if condition in self._onsets:
-                self._onsets[condition].not_bad(uid)
+                self._onsets[condition].node_recovered(uid)
 
     def forget(self, uid: str) -> None:
-        """The node is gone; what came upon it a moment ago still counts."""
+        """The node is gone; an onset of a moment ago still counts."""
         self._set_bad(uid, set())
 
     def reconfigure(self, config: Config) -> None:
@@ -89,7 +90,7 @@ class Waves:
         return max(signal.max_touched.of(len(self._entries)), signal.floor)
 
     def update(self, now: float) -> bool:
-        """Look which waves there are now; returns whether that has changed."""
+        """Find the waves of now; returns whether the suspected conditions have changed."""
         signal = self.config.signal
         before = dict(self.suspects)
         self.cordons.drop(now - signal.window)
@@ -107,9 +108,9 @@ class Waves:
         return before != self.suspects
 
     def _drop_onsets(self, now: float) -> None:
-        """Those that are over, also of what is not searched now: a detector that flaps adds onsets
-        without end. While its node is bad none is over, however long ago it was: who leads from now
-        on has seen or finds what was suspect to its predecessor, too.
+        """Forget onsets that are over, also of conditions that are not searched now: a detector
+        that flaps adds onsets without end. While its node is bad an onset is kept, however old: so
+        a new leader suspects what its predecessor suspected.
         """
         for condition, found in list(self._onsets.items()):
             found.drop(now, self._bad.get(condition, frozenset()))
@@ -117,9 +118,8 @@ class Waves:
                 del self._onsets[condition]
 
     def _wave_is_over(self, condition: str) -> bool:
-        """So few nodes still say it that it can be trusted again, or an administrator trusts it.
-
-        Nodes that said it long before count for another thing: they may stay as they are.
+        """So few nodes still report the condition that it can be trusted again, or an administrator
+        trusts it. Nodes that reported it long before the wave do not count for the wave.
         """
         if condition in self.trusted:
             return True

@@ -79,7 +79,7 @@ def test_a_wave_is_found_as_by_counting_all_onsets(steps: list[tuple[object, ...
             model.onsets[uid] = onset
         elif kind == "good":
             bad.discard(f"n{numbers[0]}")
-            onsets.not_bad(f"n{numbers[0]}")
+            onsets.node_recovered(f"n{numbers[0]}")
         elif kind == "wait":
             now += numbers[0]
         elif kind == "limit":
@@ -105,13 +105,13 @@ def test_a_change_of_one_of_many_bad_nodes_searches_few_onsets(
 ) -> None:
     """A thousand nodes turn bad one by one: none of the changes may cost as much as all of them."""
     searched: list[int] = []
-    crowded = module.crowded
+    first_burst = module.first_burst
 
     def counting(ordered: list[float], window: float, limit: int) -> float | None:
         searched.append(len(ordered))
-        return crowded(ordered, window, limit)
+        return first_burst(ordered, window, limit)
 
-    monkeypatch.setattr(module, "crowded", counting)
+    monkeypatch.setattr(module, "first_burst", counting)
     made = config(signal={"maxTouched": amount})
     planner = Planner(made, OWNER, 0.0)
     total = 1000
