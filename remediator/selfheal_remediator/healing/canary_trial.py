@@ -61,6 +61,7 @@ def follow(
     limit = RESTART_LIMIT + length + _longest_start(group)
     lasts = now - max(canary.restarted, policy_state.adopted_at)
     over = not group.under_way
+    old_healthy = _count_healthy(policy_state, old, length, now)
     evidence = Evidence(
         not_deleted=to_restart is not None,
         recovered=over and to_restart is not None and policy_state.certainly_healthy(to_restart),
@@ -68,7 +69,7 @@ def follow(
         new_unhealthy=over and bool(new) and all(pod in group.unhealthy for pod in new),
         overdue=lasts > limit,
         twice_overdue=lasts > 2 * limit,
-        few_old_healthy=_steady(policy_state, old, length, now) * NEARLY_ALL <= len(group.alive),
+        few_old_healthy=old_healthy * NEARLY_ALL <= len(group.alive),
         old_unhealthy=any(pod in group.unhealthy for pod in old),
         old_certain=all(_certain(policy_state, group, pod, length, now) for pod in old),
         relapsed=over and everywhere_unhealthy(group),
@@ -112,7 +113,7 @@ def trial_length(
         lasting = symptoms.not_ready_for or 0.0
     elif canary.cause == Cause.NO_PROGRESS.value:
         lasting = symptoms.no_progress_for or 0.0
-    faulty = (pod for pod in group.pods if not policy_state.steady(pod, LONGEST_RUN, now))
+    faulty = (pod for pod in group.pods if not policy_state.healthy_for(pod, LONGEST_RUN, now))
     containers = (item for pod in faulty for item in pod.containers)
     return trial_seconds(lasting, checks, interval, containers)
 
@@ -137,7 +138,7 @@ def waits_for_canary(
     new = made_since(policy_state, group, canary)
     old = [pod for pod in group.alive if pod not in new]
     length = trial_length(policy_state, group, canary, interval, now)
-    if 2 * _steady(policy_state, old, length, now) >= len(group.alive):
+    if 2 * _count_healthy(policy_state, old, length, now) >= len(group.alive):
         return None
     text = "most of its pods are unhealthy: one was restarted, the others wait for the result"
     return SkipReason("canary", text)
@@ -162,9 +163,11 @@ def hand_over(source: PolicyState, target: PolicyState, uid: str) -> None:
         target.records[uid] = replace(known, canary=record.canary, template=record.template)
 
 
-def _steady(policy_state: PolicyState, pods: list[WatchedPod], length: float, now: float) -> int:
+def _count_healthy(
+    policy_state: PolicyState, pods: list[WatchedPod], length: float, now: float
+) -> int:
     """How many have been healthy for long: pods that crash are healthy in between."""
-    return sum(policy_state.steady(pod, length, now) for pod in pods)
+    return sum(policy_state.healthy_for(pod, length, now) for pod in pods)
 
 
 def _certain(
@@ -172,7 +175,7 @@ def _certain(
 ) -> bool:
     """Whether it is certain what the pod counts as."""
     degraded = policy_state.observations[pod.uid].diagnosis.health is Health.DEGRADED
-    return degraded or pod in group.unhealthy or policy_state.steady(pod, length, now)
+    return degraded or pod in group.unhealthy or policy_state.healthy_for(pod, length, now)
 
 
 def _proves_help(
@@ -180,7 +183,7 @@ def _proves_help(
 ) -> bool:
     """Whether a new pod has been healthy for the length of the trial, by its own report where a
     report showed the fault."""
-    if not policy_state.steady(pod, length, now):
+    if not policy_state.healthy_for(pod, length, now):
         return False
     probed = canary.cause == Cause.NO_PROGRESS.value and policy_state.policy.progress is not None
     return not probed or policy_state.progress.has_reported(pod.uid)

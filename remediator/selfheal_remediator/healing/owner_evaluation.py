@@ -38,7 +38,7 @@ class OwnerEvaluation:
             pod for pod in group.alive if policy_state.observations[pod.uid].certain(checks, now)
         ]
         group.unhealthy.sort(key=lambda pod: urgency(policy_state.observations[pod.uid], pod))
-        group.everywhere = everywhere_unhealthy(group)
+        group.everywhere_unhealthy = everywhere_unhealthy(group)
         _follow_template(policy_state, group)
         self._follow_rollout(policy_state, group, now)
         notices = self._follow_restart(policy_state, group, now)
@@ -94,7 +94,7 @@ class OwnerEvaluation:
     def _forgive(self, policy_state: PolicyState, group: Group, now: float) -> None:
         """After a while of health, what was restarted before no longer counts."""
         all_healthy = (
-            len(group.alive) + policy_state.occupied(group, now) >= group.desired
+            len(group.alive) + policy_state.blocked_places(group, now) >= group.desired
             and not group.under_way
             and self._all_healthy(policy_state, group, now)
         )

@@ -32,8 +32,10 @@ class Group:
     pods: list[WatchedPod] = field(default_factory=list)
     alive: list[WatchedPod] = field(default_factory=list)
     unhealthy: list[WatchedPod] = field(default_factory=list)
+    #: A restart of one of its pods is not over.
     under_way: bool = False
-    everywhere: bool = False
+    #: Nearly all of its pods are, on several nodes.
+    everywhere_unhealthy: bool = False
     #: It has more pods than desired, and not for longer than a rollout may make no progress.
     shrinking: bool = False
     #: Why a change of its pods makes no progress, empty = it does, or there is none.
@@ -182,12 +184,12 @@ class PolicyState:
                 return lasts < UNSEEN_FOR
             if now <= max(old.deletion, begun) + STUCK_AFTER:
                 return True
-        comes = len(group.alive) + self.occupied(group, now) < group.desired or any(
-            self.unsettled(group, pod, begun) for pod in group.alive
+        comes = len(group.alive) + self.blocked_places(group, now) < group.desired or any(
+            self.undecided(group, pod, begun) for pod in group.alive
         )
         return comes and lasts <= RESTART_LIMIT
 
-    def occupied(self, group: Group, now: float) -> int:
+    def blocked_places(self, group: Group, now: float) -> int:
         """Places in which no pod can come, because the old one cannot go: its node is dead."""
         if group.owner is None or group.owner.kind not in ("StatefulSet", "DaemonSet"):
             return 0  # others put the new pod elsewhere
@@ -196,7 +198,7 @@ class PolicyState:
             for pod in group.pods
         )
 
-    def unsettled(self, group: Group, pod: WatchedPod, begun: float) -> bool:
+    def undecided(self, group: Group, pod: WatchedPod, begun: float) -> bool:
         """Whether a pod that came after a restart has not shown yet what becomes of it."""
         found = self.observations[pod.uid].diagnosis
         if found.health is Health.BEGINNING:
@@ -210,10 +212,10 @@ class PolicyState:
         hangs = stall is not None and stall.probed_at - stall.since >= lasting * DOUBTFUL_AFTER
         return self.is_healthy(pod) and not hangs
 
-    def steady(self, pod: WatchedPod, length: float, now: float) -> bool:
-        """Whether the pod is certainly healthy, and has been for so many seconds."""
+    def healthy_for(self, pod: WatchedPod, seconds: float, now: float) -> bool:
+        """Whether the pod is certainly healthy, and has been for so long."""
         since = self.healthy_since.get(pod.uid)
-        return since is not None and now - since >= length and self.certainly_healthy(pod)
+        return since is not None and now - since >= seconds and self.certainly_healthy(pod)
 
     def elsewhere(self, group: Group, pod: WatchedPod) -> list[WatchedPod]:
         """The owner's pods on other nodes; none if they are no evidence about the pod's node.

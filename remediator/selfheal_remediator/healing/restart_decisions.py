@@ -173,7 +173,7 @@ def _restart(
         status=_NOTHING,
         stuck=group.stuck,
         before=record.canary,
-        canary=canary if group.everywhere else None,
+        canary=canary if group.everywhere_unhealthy else None,
     )
     policy_state.pending[owner.uid] = action
     policy_state.reported.pop(group.key, None)

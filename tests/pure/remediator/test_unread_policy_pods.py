@@ -94,7 +94,7 @@ def test_a_pod_that_was_healthy_is_no_evidence_that_others_are() -> None:
     story.world.run(11)
     group = story.state.groups["deploy-web"]
     assert story.state.elsewhere(group, bad) == []
-    assert not story.state.steady(good, 0.0, story.world.now)
+    assert not story.state.healthy_for(good, 0.0, story.world.now)
 
 
 def test_a_restart_on_its_way_is_called_back() -> None:
