@@ -18,32 +18,32 @@ CERTAIN_WITHIN = 120.0
 def observations(
     policy_states: Iterable[PolicyState],
     findings: Mapping[str, Finding],
-    settles: Callable[[PolicyState, WatchedPod], bool],
-    silent: Callable[[PolicyState, WatchedPod], bool],
+    had_trouble: Callable[[PolicyState, WatchedPod], bool],
+    unprobed: Callable[[PolicyState, WatchedPod], bool],
     now: float,
     interval: float,
 ) -> Iterator[Observation]:
     """All pods that have a controller and are unhealthy, or may be.
 
-    settles: the pod's node was in trouble lately. silent: the pod has still to say how its work
-    goes. A paused policy gives no evidence, but what is known of its pods keeps a finding.
+    had_trouble: whether the pod's node was in trouble lately. unprobed: whether the pod has still
+    to report how its work goes. A paused policy gives no evidence, but what is known of its pods
+    keeps a finding.
     """
     for policy_state in policy_states:
-        mute = policy_state.policy.paused or bool(policy_state.problem)
+        gives_none = policy_state.policy.paused or bool(policy_state.problem)
         for group in policy_state.groups.values():
             for pod in group.alive:
                 found = policy_state.observations[pod.uid].diagnosis
                 if not pod.node or not pod.owner_uid:
                     continue
-                if found.health not in (Health.UNHEALTHY, Health.DEGRADED) and not silent(
-                    policy_state, pod
-                ):
+                bad = found.health in (Health.UNHEALTHY, Health.DEGRADED)
+                if not bad and not unprobed(policy_state, pod):
                     continue
                 evidence = (
-                    not mute
+                    not gives_none
                     and group.owner is not None
                     and pod in group.unhealthy
-                    and (pod.node in findings or not settles(policy_state, pod))
+                    and (pod.node in findings or not had_trouble(policy_state, pod))
                     and _only_here(policy_state, group, pod, now, interval)
                 )
                 yield Observation(pod.node, group.key, f"{pod.name} ({found.name})", evidence)
@@ -91,7 +91,7 @@ def undecided(
             for pod in other.alive:
                 if pod.node != node or not pod.owner_uid or not policy_state.elsewhere(other, pod):
                     continue
-                if _looks_unhealthy(policy_state, pod, now) or unprobed(
+                if _seems_unhealthy(policy_state, pod, now) or is_unprobed(
                     policy_state, pod, now, interval
                 ):
                     suspects[other.key] = pod.name
@@ -112,7 +112,7 @@ def _only_here(
     elsewhere = policy_state.elsewhere(group, pod)
     return bool(elsewhere) and all(
         policy_state.certainly_healthy(other)
-        and not unprobed(policy_state, other, now, interval)
+        and not is_unprobed(policy_state, other, now, interval)
         and (
             policy_state.policy.progress is None
             or policy_state.progress.reported_at(other.uid, due) >= due
@@ -122,13 +122,14 @@ def _only_here(
     )
 
 
-def _looks_unhealthy(policy_state: PolicyState, pod: WatchedPod, now: float) -> bool:
+def _seems_unhealthy(policy_state: PolicyState, pod: WatchedPod, now: float) -> bool:
+    """Whether the pod has been bad for half of the time after which it counts as unhealthy."""
     observation = policy_state.observations[pod.uid]
     half = observation.since + observation.diagnosis.lasting / 2
     return observation.diagnosis.cause is not Cause.NONE and now >= half
 
 
-def unprobed(policy_state: PolicyState, pod: WatchedPod, now: float, interval: float) -> bool:
+def is_unprobed(policy_state: PolicyState, pod: WatchedPod, now: float, interval: float) -> bool:
     """Whether the pod is to say how its work goes, and could not yet."""
     if policy_state.policy.progress is None or not pod.address:
         return False

@@ -6,14 +6,15 @@ The findings are of all policies' pods at one moment, and bind every policy.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from selfheal_remediator.healing.correlation import correlate
 from selfheal_remediator.healing.node_evidence import (
     complete,
+    is_unprobed,
     observations,
     undecided,
     unlisted,
-    unprobed,
 )
 from selfheal_remediator.healing.plan import Around, Finding
 from selfheal_remediator.healing.pod_health import WatchedPod
@@ -73,8 +74,8 @@ class NodeFindings:
             observations(
                 policy_states,
                 self._found,
-                lambda policy_state, pod: self._settles(policy_state, pod, now),
-                lambda policy_state, pod: unprobed(policy_state, pod, now, self._interval),
+                partial(self._had_trouble_lately, now=now),
+                partial(is_unprobed, now=now, interval=self._interval),
                 now,
                 self._interval,
             ),
@@ -105,7 +106,7 @@ class NodeFindings:
     ) -> SkipReason | None:
         """Why the pod is not restarted because of its node, None = it may be."""
         trouble = around.node_trouble(pod.node)
-        if not trouble and self._settles(policy_state, pod, now):
+        if not trouble and self._had_trouble_lately(policy_state, pod, now):
             trouble = "it was unhealthy until a moment ago"
         if trouble:
             return SkipReason("node", f"node {pod.node}: {trouble}")
@@ -122,7 +123,7 @@ class NodeFindings:
         )
         return SkipReason("unobserved", f"node {pod.node}: {text}") if text else None
 
-    def _settles(self, policy_state: PolicyState, pod: WatchedPod, now: float) -> bool:
+    def _had_trouble_lately(self, policy_state: PolicyState, pod: WatchedPod, now: float) -> bool:
         """Whether the pod's node had trouble so recently that the pod must be evaluated again.
 
         When a lost node is back, its pods still count as unready for the time of its outage.
