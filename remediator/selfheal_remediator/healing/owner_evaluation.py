@@ -14,7 +14,7 @@ from selfheal_remediator.healing.plan import Notice
 from selfheal_remediator.healing.policy import Record
 from selfheal_remediator.healing.policy_state import UNSEEN_FOR, Group, PolicyState, urgency
 from selfheal_remediator.healing.restart_check import give_up_waiting
-from selfheal_remediator.healing.restart_limits import rollout_deadline, stuck
+from selfheal_remediator.healing.restart_limits import rollout_deadline, why_stuck
 from selfheal_remediator.healing.rollouts import advance
 
 #: Seconds of health after which earlier restarts of an owner no longer count.
@@ -58,7 +58,7 @@ class OwnerEvaluation:
                 policy_state.records[group.key] = replace(
                     known, kind=owner.kind, name=owner.name, rollout=rollout
                 )
-            group.stuck = stuck(owner, rollout, self.rollout_deadline, now)
+            group.stuck = why_stuck(owner, rollout, self.rollout_deadline, now)
         if len(group.alive) > group.desired:
             since = policy_state.surplus_since.setdefault(group.key, now)
             group.shrinking = now - since < self.rollout_deadline

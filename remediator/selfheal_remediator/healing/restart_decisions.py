@@ -13,7 +13,7 @@ from selfheal_remediator.healing.plan import RECALLED, Around, Notice, Owner, Re
 from selfheal_remediator.healing.pod_health import Cause, WatchedPod
 from selfheal_remediator.healing.policy import Record, State, Status
 from selfheal_remediator.healing.policy_state import Group, PolicyState
-from selfheal_remediator.healing.restart_limits import blocked, spent
+from selfheal_remediator.healing.restart_limits import blocked, used_up
 from selfheal_remediator.healing.status import status
 from selfheal_remediator.node.skip_reason import SkipReason
 
@@ -117,7 +117,7 @@ class RestartDecisions:
                 policy_state, group, pod, given.policy_states, around, now
             )
             if skip_reason is None:
-                skip_reason = spent(policy_state, group, now)
+                skip_reason = used_up(policy_state, group, now)
                 if skip_reason is None:
                     return pod, None
                 policy_state.free_since.pop(pod.uid, None)

@@ -14,7 +14,7 @@ from selfheal_remediator.healing.owners import owner_of
 from selfheal_remediator.healing.permits import Permit
 from selfheal_remediator.healing.plan import Owner, RestartAction
 from selfheal_remediator.healing.policy import Policy, policy_from_json
-from selfheal_remediator.healing.restart_limits import changed, unrecorded
+from selfheal_remediator.healing.restart_limits import canary_lost, refused_by_owner
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.json_values import as_name
 from selfheal_remediator.kube.responses import (
@@ -88,7 +88,7 @@ def _checked(
     if owner is None:
         return SkipReason("owner-gone", "its owner was deleted")
     owner_known(owner)
-    skip_reason = changed(action, owner, clock()) or _evict(api, errand, dry_run=True)
+    skip_reason = refused_by_owner(action, owner, clock()) or _evict(api, errand, dry_run=True)
     if skip_reason is None and errand.dry_run:
         text = f"dry-run: {action.pod.name} would be restarted: {action.why}"
         skip_reason = SkipReason("dry-run", text, float("inf"))
@@ -108,7 +108,7 @@ def _record(api: KubernetesApi, errand: Errand) -> tuple[str, SkipReason | None]
             with understood("a HealingPolicy"):
                 raw = answer.json()
                 version = as_name(raw["metadata"]["resourceVersion"])
-                return version, unrecorded(errand.action, raw.get("status"))
+                return version, canary_lost(errand.action, raw.get("status"))
         if not answer.conflict or attempt == CONFLICTS:
             break
         fresh = policy_from_json(api.policy(policy.namespace, policy.name))

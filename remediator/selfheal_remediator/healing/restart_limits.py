@@ -19,7 +19,7 @@ from selfheal_remediator.node.skip_reason import SkipReason
 ROLLING_AGAIN = 2.0
 
 
-def stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float) -> str:
+def why_stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float) -> str:
     """Why a change of the owner's pods makes no progress, empty = it does, or there is none.
 
     rollout: its progress so far; limit: seconds without, where the owner has no own deadline.
@@ -32,11 +32,11 @@ def stuck(owner: Owner | None, rollout: Rollout | None, limit: float, now: float
 
 
 def rollout_deadline(owner: Owner, limit: float) -> float:
-    """Seconds without progress after which the owner's rollout is stuck; limit: see `stuck`."""
+    """Seconds without progress after which the owner's rollout is stuck; limit: see `why_stuck`."""
     return owner.deadline if owner.deadline is not None else limit + owner.patience
 
 
-def changed(action: RestartAction, owner: Owner, now: float) -> SkipReason | None:
+def refused_by_owner(action: RestartAction, owner: Owner, now: float) -> SkipReason | None:
     """What the owner, read afresh, says against the restart."""
     if (owner.desired or 0) < (action.owner.desired or 0):
         return SkipReason("scale-in", f"{owner.kind} {owner.name} is being scaled in")
@@ -47,7 +47,7 @@ def changed(action: RestartAction, owner: Owner, now: float) -> SkipReason | Non
     return None
 
 
-def unrecorded(action: RestartAction, status: Json | None) -> SkipReason | None:
+def canary_lost(action: RestartAction, status: Json | None) -> SkipReason | None:
     """Whether the policy's status, as the API server answered it, has lost the owner's canary.
 
     Then the next leader would restart another pod: this one is not restarted either.
@@ -142,7 +142,7 @@ def _owner_checks(group: Group, now: float) -> tuple[Check, ...]:
     )
 
 
-def spent(policy_state: PolicyState, group: Group, now: float) -> SkipReason | None:
+def used_up(policy_state: PolicyState, group: Group, now: float) -> SkipReason | None:
     """Whether the owner's restarts are used up: for the hour (noted, it gives up), or for now."""
     record = policy_state.records.get(group.key)
     if record is None:

@@ -14,7 +14,7 @@ from selfheal_remediator.healing.plan import Owner
 from selfheal_remediator.healing.pod_health import Container, WatchedPod
 from selfheal_remediator.healing.policy import State
 from selfheal_remediator.healing.policy_metrics import policy_values
-from selfheal_remediator.healing.restart_limits import changed
+from selfheal_remediator.healing.restart_limits import refused_by_owner
 from selfheal_remediator.healing.rollouts import advance
 from selfheal_remediator.kube.informer import Change
 from tests.pure.remediator.healing_world import NOW, World, around, policy, policy_json, watched
@@ -130,7 +130,7 @@ def test_an_owner_whose_rollout_has_stopped_is_healed_and_it_is_reported(
     assert policy_values(made.healing.policy_states.values()).stuck == {(KEY,): 1}
     [order] = made.restarts
     # It is asked for again right before the eviction: an owner that stands still as before.
-    assert changed(order, owner_from(raw, kind), made.now) is None
+    assert refused_by_owner(order, owner_from(raw, kind), made.now) is None
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_what_the_owner_says_right_before_the_eviction(fresh: Json, goes: bool) 
     while not made.restarts:
         made.tick()
     [order] = made.restarts
-    assert (changed(order, owner_from(fresh, "StatefulSet"), made.now) is None) is goes
+    assert (refused_by_owner(order, owner_from(fresh, "StatefulSet"), made.now) is None) is goes
 
 
 # -- what no restart of the same template heals ----------------------------------------------
