@@ -281,7 +281,7 @@ def test_a_call_past_its_deadline_sends_nothing_more_though_its_library_still_ru
     with its_limits.turn(math.inf):
         pass
     with pytest.raises(TransientError), held(had[0]):
-        its_limits.again(had[0], time.monotonic() + 60, None)
+        its_limits.next_request(had[0], time.monotonic() + 60, None)
 
 
 @pytest.mark.parametrize("stops", ["closed", "given up"])

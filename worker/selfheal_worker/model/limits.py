@@ -120,13 +120,12 @@ class Limits:
         finally:
             with self._changed:
                 self._ended(error, turn.sent_at)
-                self._waiting.look()
+                self._waiting.wake_first()
 
-    def again(self, turn: Turn, deadline: float, pause: float | None) -> None:
+    def next_request(self, turn: Turn, deadline: float, pause: float | None) -> None:
         """Wait until a call that has a turn may send another request; see `turns.next_request`.
 
-        It keeps its place among the calls that run at once. Before those that wait for a turn: they
-        may wait for this one to end.
+        It goes before those that wait for a turn: these may wait for this call to end.
         """
         with self._changed:
             if pause is not None:
@@ -136,7 +135,7 @@ class Limits:
                 turn.sent_at = self._send_further(turn, deadline)
             finally:
                 self._further -= 1
-                self._waiting.look()
+                self._waiting.wake_first()
 
     def pause(self, seconds: float) -> None:
         """Give no turns for so long, as the server requested."""
@@ -144,8 +143,9 @@ class Limits:
             self._pause(seconds)
 
     def only_paused(self, patience: float) -> bool:
-        """Whether all that keeps calls from the server is a pause that it requested, longer than
-        patience: calls before and since were answered, or refused with a pause."""
+        """Whether nothing but a pause keeps calls from the server: it requested one longer than
+        patience (seconds), and calls have been answered, or refused with a pause, before and since.
+        """
         return self._requested.seconds > patience
 
     def check_pause(self) -> None:
@@ -183,13 +183,13 @@ class Limits:
     def wake(self) -> None:
         """Have all waiting calls check whether they were given up."""
         with self._changed:
-            self._waiting.all_look()
+            self._waiting.wake_all()
 
     def close(self) -> None:
         """Give no more turns; waiting calls fail at once."""
         with self._changed:
             self._closed = True
-            self._waiting.all_look()
+            self._waiting.wake_all()
 
     def _enter(self, deadline: float, longest_pause: float, given_up: Callable[[], bool]) -> float:
         with self._changed:
@@ -230,7 +230,7 @@ class Limits:
             self._changed.wait(turns.waitable(until - now))
 
     def _check_open(self, given_up: Callable[[], bool]) -> None:
-        """Whether it is still waited for."""
+        """Raises `TransientError` where nobody waits for the call any more."""
         if self._closed:
             raise TransientError("the worker is stopping")
         if given_up():

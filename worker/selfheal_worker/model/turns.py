@@ -16,10 +16,10 @@ from selfheal_worker.model.errors import TransientError
 from selfheal_worker.runtime import LONGEST_WAIT, REAL, Condition
 
 
-class Counts(Protocol):
-    """What a turn is one of (`Limits`)."""
+class GivesTurns(Protocol):
+    """What a turn is from (`Limits`)."""
 
-    def again(self, turn: Turn, deadline: float, pause: float | None) -> None:
+    def next_request(self, turn: Turn, deadline: float, pause: float | None) -> None:
         """Wait until another request of a turn may be sent. Raises `TransientError`."""
 
     def pause(self, seconds: float) -> None:
@@ -32,7 +32,7 @@ class Turn:
 
     __slots__ = ("ended", "given_up", "limits", "sent_at")
 
-    def __init__(self, limits: Counts, sent_at: float, given_up: Callable[[], bool]) -> None:
+    def __init__(self, limits: GivesTurns, sent_at: float, given_up: Callable[[], bool]) -> None:
         self.limits = limits
         self.sent_at = sent_at
         self.given_up = given_up
@@ -64,7 +64,7 @@ def next_request(
     """
     turn = _HELD.get()
     if turn is not None:
-        turn.limits.again(turn, deadline, pause)
+        turn.limits.next_request(turn, deadline, pause)
     elif now() >= deadline:
         raise TransientError("no time is left for the call")
 
@@ -110,18 +110,18 @@ class TurnQueue:
         (self._changed if first else place).wait(waitable(end - now))
 
     def leave(self, place: Condition) -> None:
-        """Give up a place; the next one looks whether there is a turn."""
+        """Give up a place; the next one checks whether there is a turn."""
         was_first = self.is_next(place)
         self._places.remove(place)
         if was_first and self._places:
             self._places[0].notify()
 
-    def look(self) -> None:
-        """Have the first look whether there is a turn."""
+    def wake_first(self) -> None:
+        """Have the first check whether there is a turn."""
         self._changed.notify_all()
 
-    def all_look(self) -> None:
-        """Have everybody look whether it still waits."""
+    def wake_all(self) -> None:
+        """Have everybody check whether they still wait."""
         self._changed.notify_all()
         for place in self._places:
             place.notify()
