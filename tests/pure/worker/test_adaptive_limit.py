@@ -148,7 +148,7 @@ def test_what_each_end_of_a_call_does(end: str, limit: float | None, seconds: fl
         refused=7,
         refused_since=1.0,
         step=4,
-        missed=2,
+        missed_periods=2,
         seconds=seconds,
         period=80.0,
     )
@@ -162,7 +162,7 @@ def test_what_each_end_of_a_call_does(end: str, limit: float | None, seconds: fl
         return
     # It was not one call too many: refusals in a row are over, with the pauses that they caused.
     assert (after.refused, after.refused_since) == (0, math.inf)
-    assert (after.step, after.missed) == (0, 0)
+    assert (after.step, after.missed_periods) == (0, 0)
     if end == "failed":
         assert after.limit == limit
         assert (after.seconds, after.period) == (seconds, 80.0)
@@ -182,11 +182,11 @@ def test_refusals_with_another_end_between_them_are_not_a_server_that_refuses_al
 def test_any_end_of_a_call_hands_over_the_slots_and_claims_them_again(end: str) -> None:
     held = AdaptiveLimit(limit=1.0, running=1, seconds=2.0, period=80.0)
     state = ENDS[end](held, 79.0, 81.0, 0.5)
-    assert state.let_go
+    assert state.released
     assert next_at(state) > 81.0
     back = next_at(state)
     state = ENDS[end](sent(state), back, back + 2.0, 0.5)
-    assert (state.let_go, state.unclaimed) == (False, True)
+    assert (state.released, state.unclaimed) == (False, True)
 
 
 @given(

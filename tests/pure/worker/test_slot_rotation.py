@@ -78,15 +78,15 @@ def test_slots_that_were_taken_are_let_go_the_next_time() -> None:
     at = next_at(state)
     state = overloaded(sent(state), at, at, 0.5)
     assert not state.unclaimed
-    assert not state.let_go
+    assert not state.released
     assert next_at(state) >= at + 2.0
 
 
 def test_who_waits_asks_at_the_boundary_though_its_pause_is_longer() -> None:
-    state = AdaptiveLimit(limit=1.0, running=1, seconds=2.0, period=80.0, step=9, missed=9)
+    state = AdaptiveLimit(limit=1.0, running=1, seconds=2.0, period=80.0, step=9, missed_periods=9)
     state = overloaded(state, 70.0, 70.0, 0.5)
     assert 80.0 < next_at(state) < slot_rotation.returns_at(80.0, 2.0, 0.0)
-    assert state.missed == 10
+    assert state.missed_periods == 10
 
 
 def test_a_pause_that_the_server_asked_for_is_kept_over_a_boundary() -> None:

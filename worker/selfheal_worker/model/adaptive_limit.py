@@ -44,15 +44,17 @@ _NEWEST = 0.2
 
 
 class AdaptiveLimit(NamedTuple):
-    """A named tuple, because each message replaces it several times, which takes a dataclass long.
+    """What is known of the limit. A named tuple: each message replaces it several times, which is
+    slow with a dataclass.
 
     limit: calls at once, None until the server has refused one. running: calls now.
 
     lowered_at, lowered_to: of the last overload that counted. at_end: the limit was refused when it
     grew. refused, refused_since: calls that were refused since the last answer. step: of the next
     pause. not_before: when the next call may begin. seconds: mean duration of a call that was
-    answered. period: of the rotation. missed: boundaries at which its call was refused. let_go: it
-    released its slots and has not called since; unclaimed: nobody took them the last time.
+    answered. period: of the rotation. missed_periods: how many began with a refusal of its call.
+    released: it released its slots and has not called since. unclaimed: nobody took them the last
+    time.
     """
 
     limit: float | None = None
@@ -66,16 +68,16 @@ class AdaptiveLimit(NamedTuple):
     not_before: float = -math.inf
     seconds: float | None = None
     period: float = 0.0
-    missed: int = 0
-    let_go: bool = False
+    missed_periods: int = 0
+    released: bool = False
     unclaimed: bool = False
 
 
-def next_at(now_: AdaptiveLimit) -> float:
+def next_at(state: AdaptiveLimit) -> float:
     """When the next call may begin; infinity while as many run as may."""
-    if now_.limit is not None and now_.running >= math.floor(now_.limit):
+    if state.limit is not None and state.running >= math.floor(state.limit):
         return math.inf
-    return now_.not_before
+    return state.not_before
 
 
 def sent(before: AdaptiveLimit) -> AdaptiveLimit:
@@ -91,7 +93,7 @@ def failed(before: AdaptiveLimit) -> AdaptiveLimit:
         refused=0,
         refused_since=math.inf,
         step=0,
-        missed=0,
+        missed_periods=0,
     )
 
 
@@ -121,8 +123,8 @@ def rotated(
     seconds = after.seconds
     if after.limit is None or seconds is None:
         return after
-    if after.let_go and sent_at >= after.not_before:
-        after = after._replace(let_go=False, unclaimed=True)
+    if after.released and sent_at >= after.not_before:
+        after = after._replace(released=False, unclaimed=True)
     which = slot_rotation.number(now, ahead, after.period)
     begun = slot_rotation.boundary(which, ahead, after.period)
     if not sent_at < begun <= now or after.not_before >= begun:
@@ -130,7 +132,7 @@ def rotated(
     if after.unclaimed and which % 2:
         return after
     until = slot_rotation.returns_at(begun, seconds, chance)
-    return after._replace(let_go=True, not_before=max(after.not_before, until))
+    return after._replace(released=True, not_before=max(after.not_before, until))
 
 
 def overloaded(
@@ -156,11 +158,11 @@ def overloaded(
     elif running < limit:
         lowered = max(1.0, float(running))
         after = after._replace(limit=lowered, lowered_to=lowered)
-    if before.let_go and sent_at >= before.not_before:
-        after = after._replace(let_go=False, unclaimed=False, step=_HANDED_OVER)
+    if before.released and sent_at >= before.not_before:
+        after = after._replace(released=False, unclaimed=False, step=_HANDED_OVER)
     if running:
         return after._replace(not_before=max(before.not_before, now))
-    return _waiting(after, now, chance, ahead)
+    return _after_pause(after, now, chance, ahead)
 
 
 def paused(before: AdaptiveLimit, now: float, seconds: float, chance: float) -> AdaptiveLimit:
@@ -172,10 +174,10 @@ def paused(before: AdaptiveLimit, now: float, seconds: float, chance: float) -> 
     return before._replace(not_before=max(before.not_before, until))
 
 
-def starved(now_: AdaptiveLimit, now: float) -> bool:
+def starved(state: AdaptiveLimit, now: float) -> bool:
     """Whether the server has refused every call for so long that it counts as unavailable."""
-    enough = min(_STARVED_LONGEST, _STARVED_ANSWERS * (now_.seconds or 0.0))
-    return now_.refused >= _STARVED_REFUSALS and now - now_.refused_since >= max(
+    enough = min(_STARVED_LONGEST, _STARVED_ANSWERS * (state.seconds or 0.0))
+    return state.refused >= _STARVED_REFUSALS and now - state.refused_since >= max(
         _STARVED_SECONDS, enough
     )
 
@@ -190,17 +192,17 @@ def _raised(after: AdaptiveLimit, limit: float) -> AdaptiveLimit:
     return after._replace(limit=limit + increase / limit, at_end=at_end)
 
 
-def _waiting(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> AdaptiveLimit:
+def _after_pause(after: AdaptiveLimit, now: float, chance: float, ahead: float) -> AdaptiveLimit:
     """Call again after a pause, or when the others release their slots, if that is sooner."""
     until = now + spread_around(_pause(after), chance)
     if after.seconds is not None:
         length = slot_rotation.period(after.seconds, after.period)
         following = slot_rotation.number(now, ahead, length) + 1
         begins = slot_rotation.boundary(following, ahead, length)
-        first, asks = slot_rotation.asks_at(begins, after.seconds, after.missed, chance)
+        first, asks = slot_rotation.asks_at(begins, after.seconds, after.missed_periods, chance)
         if until > min(first, begins):
             until = asks
-            after = after._replace(missed=after.missed + 1)
+            after = after._replace(missed_periods=after.missed_periods + 1)
     return after._replace(step=after.step + 1, not_before=max(after.not_before, until))
 
 
@@ -208,6 +210,6 @@ def _pause(after: AdaptiveLimit) -> float:
     """The mean pause before the next call."""
     if after.seconds is None:
         return growing(_FIRST_PAUSE, _FIRST_GROWTH, after.step, _LONGEST_FIRST_PAUSE)
-    most = min(_LONGEST_FACTOR, _LONGER_WITH_EACH * (1 + after.missed))
+    most = min(_LONGEST_FACTOR, _LONGER_WITH_EACH * (1 + after.missed_periods))
     factor = growing(_PAUSE_FACTOR, _PAUSE_GROWTH, after.step, most)
     return min(after.seconds * factor, max(_LONGEST_PAUSE, after.seconds * _LONG_CALLS))
