@@ -1,4 +1,4 @@
-"""Whether a chain's models are there: they are warmed up, probed, and left alone when they fail."""
+"""Whether the models of a chain answer: each is warmed up, and probed again once it has failed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class Probes:
             self._loaded(member.origin, seconds)
 
     def begin_with(self, seconds: float) -> list[Exception]:
-        """Probe the models one after the other until one is there; why those before it are not."""
+        """Probe the models one after the other until one answers; returns why those before it do
+        not."""
         errors: list[Exception] = []
         for member in self._members:
             try:
@@ -60,7 +61,7 @@ class Probes:
                 break
         for member in self._members:
             if not member.warm:
-                member.circuit.change(_opened)
+                member.circuit.change(_opened_if_closed)
         self.warm_the_rest()
         return errors
 
@@ -88,10 +89,10 @@ class Probes:
                 self.usable(member)
 
     def failed(self, member: Member, error: Exception) -> None:
-        """A model was asked, and failed so."""
+        """A call of a model failed with this error."""
         effect = breaker_effect(error, math.inf, fallback=True)
         if effect is BreakerEffect.NONE:
-            return  # it was not asked, or it is the text
+            return  # it was not called, or the text is at fault
         away = effect is BreakerEffect.OPENS
         if member.circuit.failed(_why(error), away=away):
             say(
@@ -104,35 +105,36 @@ class Probes:
     # --- one probe
 
     def _probe(self, member: Member, seconds: float, probe: int) -> None:
-        """Whether a model is there: warm, and, where it was warm before, answering.
+        """Warm a model up; one that was warm before also has to answer a text of ours. Raises what
+        it fails with.
 
-        Its limits hold for that too, and the pause that its server asked for. A model that was only
-        paused is there when that is over: the next message shows it, and no text of ours uses up
-        the quota. In a chain the others answer meanwhile, and no message is risked.
+        The probe keeps to the model's limits and to a pause that its server requested. A single
+        model that was only paused counts as there when the pause is over: the next message shows
+        it, and no text of ours uses up the quota. In a chain the others answer meanwhile, so a
+        text of ours is sent instead of risking a message.
         """
         was_warm = member.warm
         alone = len(self._members) == 1
         try:
             if was_warm and alone and member.limits.only_paused(member.deadline or seconds):
                 member.limits.check_pause()
-                _ended(member, probe, None)
+                _note_end(member, probe, None)
                 return
             now = self._runtime.monotonic()
             self.wake(member, now + _probe_seconds(seconds), member.limits.turn(now + seconds))
             if was_warm:
-                _try(member, seconds, self._runtime)
+                _have_answered(member, seconds, self._runtime)
         except BaseException as error:
-            _ended(member, probe, error)
+            _note_end(member, probe, error)
             raise
-        _ended(member, probe, None)
+        _note_end(member, probe, None)
 
     def _probe_within(self, member: Member, seconds: float) -> None:
-        """As `_probe`, but a model that loads for longer keeps nobody from asking the others.
-
-        One that was warm may have to be loaded again by its server.
+        """As `_probe`, but waits no longer than `seconds` for a model of a chain: meanwhile the
+        others can be called. One that was warm gets longer: its server may have to load it again.
         """
         alone = len(self._members) == 1
-        may = None if alone else _none_under_way
+        may = None if alone else _may_begin
         probe = member.circuit.begin_probe(_probe_seconds(seconds), may)
         if probe is None:
             raise member.still_loading()
@@ -156,7 +158,7 @@ class Probes:
         try:
             self._runtime.start("model-probe", report)
         except RuntimeError as error:  # the machine has no thread to spare
-            _ended(member, probe, error)
+            _note_end(member, probe, error)
             ended.put(ModelUnavailableError(f"it could not be probed: {error}"))
         return ended
 
@@ -172,7 +174,7 @@ class Probes:
             ended.put(None)
 
 
-def _try(member: Member, seconds: float, runtime: Runtime) -> None:
+def _have_answered(member: Member, seconds: float, runtime: Runtime) -> None:
     """Have a model answer that was warmed up just now, if its limit leaves a turn for that."""
     try:
         with member.limits.turn(runtime.monotonic() + seconds):
@@ -184,17 +186,20 @@ def _try(member: Member, seconds: float, runtime: Runtime) -> None:
             raise
 
 
-def _ended(member: Member, probe: int, error: BaseException | None) -> None:
-    """A probe ended, well without an error; one that was replaced changes nothing."""
+def _note_end(member: Member, probe: int, error: BaseException | None) -> None:
+    """A probe ended; error: None = it succeeded. One that was replaced meanwhile changes
+    nothing."""
     access = isinstance(error, ModelAccessError)
     member.circuit.probed("", succeeded=error is None, probe=probe, access=access)
 
 
-def _none_under_way(breaker: Breaker, now: float) -> bool:
+def _may_begin(breaker: Breaker, now: float) -> bool:
+    """Whether a probe may begin: none is under way, or it has taken too long."""
     return breaker.state is not breakers.State.PROBING or breakers.due(breaker, now)
 
 
-def _opened(before: Breaker) -> Breaker:
+def _opened_if_closed(before: Breaker) -> Breaker:
+    """A closed breaker opens, and its first probe is due at once."""
     return Breaker(breakers.State.OPEN, probe=before.probe) if before.closed else before
 
 
