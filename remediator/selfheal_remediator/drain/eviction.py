@@ -70,8 +70,8 @@ class Eviction:
     message: str = ""
     retry_at: float = 0.0
     refusals: int = 0
-    #: Of them in a row: those that came although the budget has room, as its watch says.
-    overtaken: int = 0
+    #: How many in a row came although the budget has room, as its watch says.
+    refused_with_room: int = 0
     posts: int = 0
     #: Whether the server has decided about its eviction: it is not deleted before.
     tried: bool = False
@@ -128,12 +128,12 @@ class Eviction:
         self.retry_at = now + max(delay, retry_after)
         if result.outcome is Outcome.BUDGET and has_room:
             # The budget opened between the server's refusal and now: the watch was faster.
-            self.overtaken += 1
+            self.refused_with_room += 1
             self.retry_at = now + delay_after(
-                self.overtaken, first=FIRST_AGAIN, longest=LONGEST_AGAIN
+                self.refused_with_room, first=FIRST_AGAIN, longest=LONGEST_AGAIN
             )
         else:
-            self.overtaken = 0
+            self.refused_with_room = 0
 
     def read(self, now: float, *, deleted: bool) -> None:
         """The pod was read after its eviction was accepted; deleted: it is, or is gone."""
