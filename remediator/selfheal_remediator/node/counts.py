@@ -110,7 +110,7 @@ class Counts:
             self._peaks[name].was(self._tally.named[name].tally.population, now)
 
     def recount(self, entry: Entry, now: float) -> None:
-        """What is thought of the node, or under way with it, has changed."""
+        """The node, its assessment, or a change of it that is under way is another one."""
         counted = self._counted_node(entry, now)
         if counted == entry.counted:
             return
@@ -163,7 +163,7 @@ class Counts:
         ours = [s for s in entry.states if s.phase.cordoned and s.by == self._owner]
         if not ours and not selected(node, self._config):
             return None
-        draining = node.uid not in self.slots.yielded and self.in_time(entry, ours, now)
+        draining = node.uid not in self.slots.yielded and self.counts_as_draining(entry, ours, now)
         marked = bool(foreign_mark(node, self.marks))
         out = node.unschedulable or not node.ready or node.deleting or marked
         ready = node.conditions.get("Ready")
@@ -187,11 +187,11 @@ class Counts:
             ),
         )
 
-    def in_time(self, entry: Entry, states: Iterable[State], now: float) -> bool:
-        """Whether the node is being drained and the limits count it.
+    def counts_as_draining(self, entry: Entry, states: Iterable[State], now: float) -> bool:
+        """Whether one of these states is a drain that the limits count.
 
-        A drain that has outlived its deadline continues, but frees its slot for others. One that
-        is paused keeps it: when it continues, the time does not count.
+        A drain past its deadline continues, but frees its slot for others. One that is paused keeps
+        its slot: the time of the pause does not count for the deadline.
         """
         drains = [state for state in states if state.phase is Phase.DRAINING]
         if not drains:
@@ -203,22 +203,21 @@ class Counts:
 
     def _note_begin(self, entry: Entry, state: State, now: float) -> None:
         """Since when it is drained by our clock: who wrote it down may have another one."""
-        known = entry.drain_began
-        if known is None:
+        if entry.drain_began is None:
             limit = self._config.drain.deadline
             began = now + time_left(limit, state.drain_used) - limit
         else:
-            began = min(now, known[1] + max(0, state.drain_started - known[0]))  # it was paused
+            as_written, began = entry.drain_began
+            began = min(now, began + max(0, state.drain_started - as_written))  # it was paused
         entry.drain_began = (state.drain_started, began)
 
     def drain_deadline(self, entry: Entry) -> float | None:
-        """When the node's drain has outlived its deadline, None = it is not drained."""
+        """When the deadline of the node's drain is, None = it is not drained."""
         if entry.drain_began is None:
             return None
-        running = self.slots.deadlines.get(entry.node.uid)
-        if running is not None:
-            return running
-        return entry.drain_began[1] + self._config.drain.deadline
+        _, began = entry.drain_began
+        deadline = began + self._config.drain.deadline
+        return self.slots.deadlines.get(entry.node.uid, deadline)
 
     def stopped(self, paused: str, unhealthy: str) -> SkipReason | None:
         """Why nothing that the limits pace is begun now."""

@@ -42,11 +42,11 @@ class SlotAllocation:
 
     def return_slots(self, limits: DisruptionLimits, now: float, *, stopped: bool) -> None:
         """Drains without a slot that request one get it before others do."""
+        yielded = [self._entries[uid] for uid in self._counts.slots.yielded if uid in self._entries]
         draining = (
-            uid
-            for uid in self._counts.slots.yielded
-            if uid in self._entries
-            and self._counts.in_time(self._entries[uid], self._entries[uid].states, now)
+            entry.node.uid
+            for entry in yielded
+            if self._counts.counts_as_draining(entry, entry.states, now)
         )
         self._counts.slots.keep(draining)
         for uid in [] if stopped else self._counts.slots.waiting():
