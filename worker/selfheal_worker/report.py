@@ -74,7 +74,7 @@ class Report:
         self._metrics.broker.disconnects.inc()
 
     def status(self, now: float) -> Status:
-        """One look."""
+        """What HTTP shows now."""
         in_flight = self._in_flight
         if not self._hangs:
             in_flight.see_waiting()

@@ -28,7 +28,7 @@ class Watched(Protocol):
 
 
 class Unwatched:
-    """Where nobody looks."""
+    """For a text whose time nobody else reads."""
 
     due: float = math.inf
     waited: float = 0.0
