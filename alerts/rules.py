@@ -756,7 +756,7 @@ _NODES = (
         'max(selfheal_remediator_signal_rejected_nodes{%remediator%,cause="suspected-detector"})'
         " > %threshold%",
         "{{ $value | humanize }} nodes report the same at once: the detector is suspected",
-        "{{ $value | humanize }} nodes reported the same condition and reason within seconds. The remediator "
+        "{{ $value | humanize }} nodes reported the same condition within seconds, whatever its reasons. The remediator "
         "defers their actions: either the detector is wrong, or a change has affected many nodes.",
         "selfheal-remediation",
         "Ignored signals",

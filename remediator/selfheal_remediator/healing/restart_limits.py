@@ -58,8 +58,8 @@ def canary_lost(action: RestartAction, status: Json | None) -> SkipReason | None
     text = (
         "all its pods are unhealthy, on every node, and none is restarted to see whether that "
         "helps: the policy's status did not keep status.owners[].canary; update the "
-        "CustomResourceDefinition (kubectl apply --server-side -f chart/crds), then restart the "
-        "remediator"
+        "CustomResourceDefinition (kubectl apply --server-side --force-conflicts -f chart/crds/), "
+        "then restart the remediator"
     )
     return SkipReason("siblings", text, math.inf)
 

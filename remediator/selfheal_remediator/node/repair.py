@@ -201,7 +201,7 @@ def _next(facts: Facts, state: State, rule: Rule) -> Assessment:
     Where a person must uncordon the node (maxFlaps), nothing shows whether a step helped.
     """
     number, flaps = state.steps + 1, len(facts.recent_cordons(state))
-    if flaps >= facts.scope.config.recovery.max_flaps:
+    if _flapped(facts, state):
         return _failed(facts, state, f"it was cordoned {flaps} times, a person must decide")
     if number > len(rule.then):
         return _failed(facts, state, f"all {len(rule.then)} steps for {state.condition} were run")
@@ -213,6 +213,11 @@ def _next(facts: Facts, state: State, rule: Rule) -> Assessment:
     waits, changes = _waits_for_its_group(facts)
     due = earliest(found.due, changes)
     return replace(found, limited_action=action, due=due, yields=waits)
+
+
+def _flapped(facts: Facts, state: State) -> bool:
+    """Whether only a person uncordons it, as it was cordoned too often."""
+    return len(facts.recent_cordons(state)) >= facts.scope.config.recovery.max_flaps
 
 
 def _waits_for_its_group(facts: Facts) -> tuple[bool, float | None]:
@@ -230,7 +235,7 @@ def _failed(facts: Facts, state: State, why: str, *, unverified: bool = False) -
         f"not repaired: {why}; it stays out of service until it recovers: repair it, or "
         f"`selfheal-remediator uncordon {facts.node.name}`"
     )
-    if unverified:
+    if unverified or _flapped(facts, state):
         text = text.replace("until it recovers: repair it, or", "until you uncordon it:")
     action = facts.action(Kind.NOTE, after, "RepairFailed", text)
     return Assessment(state.phase.value, why, action=action, state=state, bad=facts.bad())

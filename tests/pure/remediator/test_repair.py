@@ -256,6 +256,26 @@ def test_after_the_last_step_the_node_stays_out(failed: bool, ago: float) -> Non
     assert uncordons(seen(about, out, GOOD, NOW - LONG))
 
 
+def test_what_only_a_person_uncordons_is_not_said_to_be_uncordoned_when_it_recovers() -> None:
+    about = ladder(JOB)
+    flapped = replace(drained(about), cordons=(int(NOW) - 30, int(NOW) - 20, int(NOW) - 10))
+    long_attached = {"uid-n": Attached("csi-1", NOW - 600)}
+    cases = (
+        (flapped, NONE_ATTACHED, False),
+        (flapped, long_attached, False),
+        (drained(about), long_attached, True),
+        (ended(about, failed=True, ago=0), NONE_ATTACHED, True),
+    )
+    for state, attached, alone in cases:
+        found = seen(about, state, attached=attached)
+        assert phase_after(found) is Phase.REPAIR_FAILED
+        assert found.action is not None
+        assert ("until it recovers" in found.action.message) is alone
+        assert ("until you uncordon it" in found.action.message) is not alone
+        assert found.action.state is not None
+        assert uncordons(seen(about, found.action.state, GOOD, NOW - LONG)) is alone
+
+
 def test_a_step_that_was_changed_meanwhile_is_not_mistaken_for_another() -> None:
     about = ladder(JOB, JOB)
     other = ladder(WAIT, JOB)
