@@ -17,7 +17,7 @@ from tests.simulation.models.server import Setup
 from tests.simulation.models.truth import Did
 from tests.simulation.worker import corpus, run
 from tests.simulation.worker.faults import Fault, Kind
-from tests.simulation.worker.world import BUILT_IN, PLUG_IN, Model
+from tests.simulation.worker.world import BUILT_IN, PLUG_IN, Model, Scale
 
 
 def test_an_idle_worker_finds_that_its_active_model_is_back() -> None:
@@ -80,3 +80,21 @@ def test_a_plug_in_that_never_returned_is_probed_again() -> None:
     assert not problems
     degraded = [json.loads(end.body)["degraded"] for end in history.ends]
     assert degraded == [True, False], "\n".join(history.story())
+
+
+def test_four_workers_on_two_slots_use_them_and_waste_few_calls() -> None:
+    """As in tests/broker/test_overload.py, where the machine limits how much they can use."""
+    slots, number, begun = 2, 400, 60.0
+    setup = Setup("a", "model-a", Ollama, slots=slots, queue=0, seconds=(0.3, 0.3))
+    made = corpus.world_of(
+        Model("a", setup, "ollama"), [(begun, "It works very well.")] * number, CONCURRENCY="8"
+    )
+    history, problems, _ = run.run(replace(made, scaling=(Scale(0.0, 4),)))
+    assert not problems
+    calls = [one for one in history.exchanges if one.chat and one.opened >= begun]
+    answered = [one for one in calls if one.did is Did.ANSWERED]
+    ended = [one.ended for one in answered if one.ended is not None]
+    assert len(ended) == len(answered)
+    possible = slots * (max(ended) - begun) / 0.3
+    assert len(answered) / possible >= 0.9
+    assert len(calls) <= 1.5 * number
