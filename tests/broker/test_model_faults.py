@@ -122,16 +122,18 @@ def test_a_server_that_asks_for_a_pause_longer_than_a_call_is_left_alone_for_so_
     vhost: Vhost, start_worker: StartWorker, model: FakeOllama
 ) -> None:
     worker = start_worker(vhost.uri, **model.env | {"MODEL_DEADLINE": 2}, CONCURRENCY=1).ready()
-    model.decide = lambda text: Reply(status=429, retry_after="8")
+    pause, asked = 8, list[float]()
+
+    def decide(_: str) -> Reply:
+        asked.append(time.monotonic())
+        return Reply(status=429, retry_after=f"{pause}") if len(asked) == 1 else Reply()
+
+    model.decide = decide
     vhost.publish(bodies(10))
-    worker.wait_event("circuit breaker", breaker="model", state="open")
-    worker.wait_in_flight(0)
-    asked = model.calls.total()
-    model.decide = lambda text: Reply()
-    worker.until("no probes", lambda: len(probes(worker)) >= 2)
-    assert "requested a pause" in worker.get("/readyz")[1]
-    assert model.calls.total() == asked
     taken = vhost.take("feedback.results", 10)
+    changes = [line["state"] for line in worker.lines() if line["event"] == "circuit breaker"]
+    assert changes == ["closed", "open", "closed"]
+    assert asked[1] - asked[0] >= pause
     # An overload is the server's state: it counts against no text.
     assert {json.loads(body)["attempts"] for body, _ in taken} == {1}
     assert vhost.count("feedback.dead-letters") == 0
@@ -212,16 +214,21 @@ def test_half_an_hour_without_a_model(
     vhost: Vhost, start_worker: StartWorker, model: FakeOllama
 ) -> None:
     """Scaled down with the ladder, which is climbed in 3 s here and in 156 s by default: gone for
-    good, there but answering with errors, there but silent. The probes' pauses are not scaled."""
-    scaled = {**model.env, "MODEL_DEADLINE": 1, "MAX_ATTEMPTS": 3, "SHUTDOWN_GRACE": 1}
+    good, there but answering with errors, there but silent. The probes' pauses are not scaled.
+
+    How soon work resumes is asserted of simulated worlds (`fresh_messages_are_answered_soon`)."""
+    scaled = {**model.env, "MAX_ATTEMPTS": 3, "SHUTDOWN_GRACE": 1}
     worker = start_worker(vhost.uri, **scaled).ready()
     model.stop()
     vhost.publish(bodies(50))
     worker.wait_event("circuit breaker", breaker="model", state="open")
-    away = [None, Reply(status=503), Reply(delay=3)]
+    away = [None, Reply(status=503), Reply(delay=60)]
     for phase, reply in enumerate(away):
         if reply is not None:
-            model.decide = lambda _, reply=reply: reply  # type: ignore[misc]
+            # A silent warm-up may last for minutes, and a probe with it.
+            model.decide = lambda text, reply=reply: (  # type: ignore[misc]
+                Reply() if text == WARM_UP_TEXT and reply.delay else reply
+            )
             model.start()
         before = len(probes(worker))
         worker.until("no probes", lambda: len(probes(worker)) >= before + 2)  # noqa: B023
@@ -236,7 +243,6 @@ def test_half_an_hour_without_a_model(
     taken = vhost.take("feedback.results", 80)
     first = min(json.loads(body)["timings"]["received"] for body, _ in taken)
     print(f"work resumed {first - back:.1f} s after the model was back")  # noqa: T201
-    assert first - back <= 5
     assert ids(taken) == ids([(body, None) for body in bodies(80)])
     assert vhost.count("feedback.dead-letters") == vhost.count("feedback") == 0
     assert len([line for line in worker.lines() if line["event"] == "started"]) == 1
