@@ -11,6 +11,8 @@ from tests.broker.release_lines import each_line
 from tests.support.worker_process import command, environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.broker.conftest import StartWorker
     from tests.support.fake_ollama import FakeOllama
     from tests.support.rabbit import Vhost
@@ -235,13 +237,17 @@ def test_two_workers_share_the_work(vhost: Vhost, start_worker: StartWorker) -> 
     assert vhost.count("feedback.results") == 0
 
 
-def test_n_messages_are_in_flight_and_no_more(vhost: Vhost, start_worker: StartWorker) -> None:
-    worker = start_worker(vhost.uri, CONCURRENCY=3, FAULT_MODEL_DELAY=1).ready()
+def test_n_messages_are_in_flight_and_no_more(
+    vhost: Vhost, start_worker: StartWorker, hang: Path
+) -> None:
+    worker = start_worker(vhost.uri, CONCURRENCY=3, FAULT_MODEL_HANG_FILE=hang).ready()
     vhost.publish(bodies(9))
     worker.wait_in_flight(3)
+    vhost.wait_count("feedback", 6)
     progress = worker.progress()
-    assert progress["concurrency"] == 3
+    assert (progress["in_flight"], progress["concurrency"]) == (3, 3)
     assert progress["last_progress"] > 1_700_000_000
+    hang.unlink()
     vhost.take("feedback.results", 9)
     assert worker.progress()["last_progress"] > progress["last_progress"]
 
