@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.broker.release_lines import each_line
+from tests.broker.test_broker_faults import break_while_working, collect
 from tests.broker.test_delivery import bodies, ids
 from tests.support.fake_ollama import Reply
 from tests.support.rabbit import PASSWORD, USER
@@ -48,11 +47,10 @@ def test_sigterm_finishes_what_is_in_flight(
 
 @each_line
 def test_after_the_grace_period_the_rest_is_requeued_uncounted(
-    vhost: Vhost, start_worker: StartWorker
+    vhost: Vhost, start_worker: StartWorker, hang: Path
 ) -> None:
-    worker = start_worker(
-        vhost.uri, CONCURRENCY=3, FAULT_MODEL_DELAY=30, SHUTDOWN_GRACE=0.5
-    ).ready()
+    env = {"CONCURRENCY": 3, "FAULT_MODEL_HANG_FILE": hang, "SHUTDOWN_GRACE": 0.5}
+    worker = start_worker(vhost.uri, **env).ready()
     vhost.publish(bodies(3), headers={"mine": 1})
     worker.wait_in_flight(3)
     assert worker.terminate() == 0
@@ -66,8 +64,10 @@ def test_after_the_grace_period_the_rest_is_requeued_uncounted(
     assert vhost.count("feedback.results") == 0
 
 
-def test_a_second_sigterm_ends_it_at_once(vhost: Vhost, start_worker: StartWorker) -> None:
-    worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=30, SHUTDOWN_GRACE=60).ready()
+def test_a_second_sigterm_ends_it_at_once(
+    vhost: Vhost, start_worker: StartWorker, hang: Path
+) -> None:
+    worker = start_worker(vhost.uri, FAULT_MODEL_HANG_FILE=hang, SHUTDOWN_GRACE=60).ready()
     vhost.publish(bodies(2))
     worker.wait_in_flight(2)
     worker.process.send_signal(signal.SIGTERM)
@@ -109,17 +109,10 @@ def test_sigkill_loses_nothing_and_doubles_at_most_what_was_in_flight(
     vhost: Vhost, start_worker: StartWorker
 ) -> None:
     victim = start_worker(vhost.uri, FAULT_MODEL_DELAY=0.2, CONCURRENCY=8).ready()
-    start_worker(vhost.uri, FAULT_MODEL_DELAY=0.05, CONCURRENCY=8).ready()
-    vhost.publish(bodies(150))
-    victim.until("nothing in flight", lambda: victim.progress()["in_flight"] > 0)
+    break_while_working(victim, vhost)
     victim.kill()
-    vhost.wait_count("feedback", 0)
-    seen: Counter[str] = Counter()
-    end = time.monotonic() + 30
-    while len(seen) < 150 and time.monotonic() < end:
-        seen.update(json.loads(body)["id"] for body, _ in vhost.take("feedback.results"))
-    assert len(seen) == 150
-    assert sum(seen.values()) <= 150 + 8
+    start_worker(vhost.uri, CONCURRENCY=8).ready()
+    assert sum(collect(vhost, 120).values()) <= 120 + 8
     assert vhost.count("feedback.dead-letters") == 0
 
 
