@@ -15,7 +15,7 @@ from tests.broker.release_lines import each_line, each_own_line
 from tests.broker.test_delivery import bodies, ids
 from tests.support.rabbit import PASSWORD, USER, Rabbit, available
 from tests.support.tcp_proxy import Proxy
-from tests.support.worker_process import command, environment
+from tests.support.worker_process import WAIT, command, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.worker_process import WorkerProcess
 
 
-def collect(vhost: Vhost, number: int, seconds: float = 60) -> Counter[str]:
+def collect(vhost: Vhost, number: int, seconds: float = WAIT) -> Counter[str]:
     """Results until there are number of different ids."""
     seen: Counter[str] = Counter()
     end = time.monotonic() + seconds
@@ -86,7 +86,7 @@ def test_wrong_credentials_are_reported_once_and_fixed_by_rotation(
     assert worker.get("/healthz")[0] == 200
     assert "wrong-one" not in worker.log.read_text()
     password.write_text("correct-horse\n")
-    worker.ready(40)
+    worker.ready()
     assert len([1 for line in worker.lines() if line["event"].startswith("not conn")]) == 1
 
 
@@ -129,7 +129,7 @@ def test_a_vhost_that_is_missing_is_reported_until_it_is_there(
     assert worker.get("/healthz")[0] == 200
     assert worker.get("/readyz")[0] == 503
     rabbit.add_vhost(name)
-    worker.ready(40)
+    worker.ready()
     assert worker.metric("selfheal_worker_broker_disconnects_total") >= 1
 
 
@@ -256,6 +256,7 @@ def test_a_channel_closed_by_the_consumer_timeout(
     tmp_path_factory: pytest.TempPathFactory,
     unavailable: Callable[[str], None],
     start_worker: StartWorker,
+    hang: Path,
 ) -> None:
     """The broker takes a message back that was held for too long: the worker lives on."""
     if why := available():
@@ -265,9 +266,11 @@ def test_a_channel_closed_by_the_consumer_timeout(
         broker.start()
         broker.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")
         vhost = broker.add_vhost("v")
-        worker = start_worker(vhost.uri, FAULT_MODEL_DELAY=14, CONCURRENCY=1).ready()
+        env = {"FAULT_MODEL_HANG_FILE": hang, "CONCURRENCY": 1, "SHUTDOWN_GRACE": 1}
+        # A handler past its deadline would give the message back before the broker takes it.
+        worker = start_worker(vhost.uri, **env, MODEL_DEADLINE=600).ready()
         vhost.publish(bodies(1))
-        worker.wait_event("not connected to the broker", 60, why="timeout")
+        worker.wait_event("not connected to the broker", why="timeout")
         assert worker.terminate() == 0
         start_worker(vhost.uri).ready()
         assert ids(vhost.take("feedback.results", 1)) == ["m0"]
