@@ -41,7 +41,7 @@ def test_a_queue_that_is_missing_is_named_until_somebody_declares_it(
     assert worker.get("/readyz")[0] == 503
     assert worker.get("/healthz")[0] == 200
     assert command(environment(vhost.uri), "topology").returncode == 0
-    worker.ready(40)
+    worker.ready()
 
 
 @each_line
