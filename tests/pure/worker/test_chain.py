@@ -27,6 +27,7 @@ from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, Usage
 from selfheal_worker.runtime import REAL
 from selfheal_worker.task import task_file
+from tests.support.waiting import until
 
 TASK = task_file.load()
 GOOD: dict[str, Any] = {
@@ -129,33 +130,6 @@ def test_the_next_model_answers_where_one_fails_and_says_degraded(error: Excepti
     assert (reply.origin.name, reply.degraded) == ("b", True)
 
 
-def test_a_model_that_is_away_is_left_alone_until_a_probe_finds_it_again() -> None:
-    away = threading.Event()
-    away.set()
-    looked = threading.Event()
-
-    def say(number: int) -> Any:
-        if away.is_set():
-            return ModelUnavailableError("away")
-        looked.set()
-        return GOOD
-
-    first = Model("a", say)
-    asked_chain = _chain(first, Model("b"))
-    asked_chain.wake(60)
-    for _ in range(20):
-        assert asked_chain.ask("text", _deadline()).degraded
-    assert first.calls == 1
-    away.clear()
-    end = time.monotonic() + 60
-    while not looked.is_set() and time.monotonic() < end:
-        asked_chain.ask("text", _deadline())
-        looked.wait(0.05)
-    while asked_chain.ask("text", _deadline()).degraded and time.monotonic() < end:
-        looked.wait(0.05)
-    assert not asked_chain.ask("text", _deadline()).degraded
-
-
 def test_when_all_fail_a_model_that_is_away_excuses_no_message() -> None:
     def asking(*errors: Exception) -> type[BaseException]:
         models = [Model("m", lambda n, e=error: e) for error in errors]  # type: ignore[misc]
@@ -226,17 +200,17 @@ class Loading(Model):
 
 
 class Clock:
-    """Goes by itself, and further when asked to."""
+    """Stands still unless it is asked to continue: no call is late on a slow machine."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._ahead = 0.0
+        self._now = time.monotonic()
         monkeypatch.setattr(REAL, "monotonic", self)
 
     def __call__(self) -> float:
-        return time.monotonic() + self._ahead
+        return self._now
 
     def pass_by(self, seconds: float) -> None:
-        self._ahead += seconds
+        self._now += seconds
 
 
 def _ask_until(done: Callable[[], bool], asked_chain: Chain, clock: Clock) -> set[str]:
@@ -251,6 +225,22 @@ def _ask_until(done: Callable[[], bool], asked_chain: Chain, clock: Clock) -> se
             clock.pass_by(5)
         whose.add(asked_chain.ask("text", clock() + FAR).origin.name)
     return whose
+
+
+def test_a_model_that_is_away_is_left_alone_until_a_probe_finds_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    first = Model("a", lambda n: ModelUnavailableError("away"))
+    asked_chain = _chain(first, Model("b"))
+    asked_chain.wake(60)
+    until("both are warm", lambda: not asked_chain.loading)
+    for _ in range(20):
+        assert asked_chain.ask("text", clock() + FAR).degraded
+    assert first.calls == 1
+    first.say = lambda n: GOOD
+    _ask_until(lambda: asked_chain.members[0].circuit.closed, asked_chain, clock)
+    assert not asked_chain.ask("text", clock() + FAR).degraded
 
 
 class Together:
@@ -365,7 +355,10 @@ def test_a_machine_without_a_thread_to_spare_still_answers_and_probes_later(
     assert _ask_until(lambda: not asked_chain.loading, asked_chain, clock) == {"a"}
 
 
-def test_a_model_that_is_loaded_again_does_not_keep_the_others_from_answering() -> None:
+def test_a_model_that_is_loaded_again_does_not_keep_the_others_from_answering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Clock(monkeypatch)
     warm: queue.SimpleQueue[str] = queue.SimpleQueue()
     asked = threading.Event()
 
