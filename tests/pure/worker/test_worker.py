@@ -133,7 +133,9 @@ def test_what_is_no_message_goes_to_the_dead_letters(stage: Stage) -> None:
 
 
 def test_answers_that_are_refused_are_sent_again_and_then_work_flows_again(stage: Stage) -> None:
-    deliveries = [stage.link.deliver(), stage.link.deliver()]
+    first = stage.link.deliver()
+    stage.published(1)  # before the second comes: handlers may finish in any order
+    second = stage.link.deliver()
     stage.published(2)
     stage.link.answer(REFUSED, REFUSED)
     assert stage.breakers["results"] == "open"
@@ -143,11 +145,11 @@ def test_answers_that_are_refused_are_sent_again_and_then_work_flows_again(stage
     assert stage.breakers["results"] == "probing"
     stage.link.answer(CONFIRMED, REFUSED)  # one that is refused keeps it open
     assert stage.breakers["results"] == "open"
-    assert stage.link.acked == deliveries[:1]
+    assert stage.link.acked == [first]
     assert stage.published(1) == ["feedback.results"]
     stage.link.answer()
     assert stage.breakers["results"] == "closed"
-    assert stage.link.acked == deliveries
+    assert stage.link.acked == [first, second]
     assert stage.link.consuming
 
 
