@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
-from selfheal_remediator.actions.step_object import note, noted
+from selfheal_remediator.actions.step_object import note, noted, prepare
 from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.json_values import as_name, as_object, as_objects, as_text
 from selfheal_remediator.kube.objects import HOSTNAME_LABEL, Node
@@ -60,6 +60,7 @@ class JobStep:
         if job is None and now >= run.deadline:
             return StepResult(StepOutcome.FAILED, f"Job {name} was not created in time")
         if job is None:
+            prepare(self._api, run)
             job = self._create(name, run, now)
         return self._followed(name, job, run)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
-from selfheal_remediator.actions.step_object import note, noted
+from selfheal_remediator.actions.step_object import note, noted, prepare
 from selfheal_remediator.external_steps import MachineSettings
 from selfheal_remediator.kube.client import CLUSTER_API, KubernetesApi
 from selfheal_remediator.kube.json_values import (
@@ -177,6 +177,8 @@ class MachineStep:
             return StepResult(StepOutcome.RUNNING, text, READ_EVERY)
         if (kept := _kept_from(machine, run)) is not None:
             return kept
+        if not run.dry_run:
+            prepare(self._api, run)
         key = REMEDIATE.replace("/", "~1")
         body: list[Json] = [
             {"op": "test", "path": "/metadata/uid", "value": machine.uid},

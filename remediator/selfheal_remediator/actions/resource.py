@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from selfheal_remediator.actions.discovery import find_resource
 from selfheal_remediator.actions.step import StepOutcome, StepResult, StepRun
-from selfheal_remediator.actions.step_object import note, noted
+from selfheal_remediator.actions.step_object import note, noted, prepare
 from selfheal_remediator.actions.template import object_from, shows
 from selfheal_remediator.external_steps import OCCURRENCE_LABEL, ResourceSettings, texts_in
 from selfheal_remediator.kube.client import KubernetesApi
@@ -117,6 +117,7 @@ class _Turn:
             return self._run.withdrawn
         if now >= self._run.deadline:
             return self._result(StepOutcome.FAILED, "was not created in time")
+        prepare(self._api, self._run)
         return self.create()
 
     def create(self) -> StepResult:

@@ -139,8 +139,41 @@ def test_the_boot_id_still_shows_what_a_deleted_job_did(server: StepsApi) -> Non
     assert server.made("POST") == [path]
 
 
+def once_created(server: StepsApi, trouble: str) -> None:
+    """The Node cannot be changed any more once the Job is there."""
+
+    def disturb(verb: str, path: str) -> str:
+        noted = (verb, path) == ("PATCH", NODE_PATH)
+        return trouble if noted and server.made("POST") else ""
+
+    server.disturb = disturb
+
+
+def test_on_a_node_that_takes_no_note_no_job_is_created(server: StepsApi) -> None:
+    """A policy forbids it: whoever leads next would create each Job that was deleted again."""
+    server.disturb = lambda verb, path: "403" if (verb, path) == ("PATCH", NODE_PATH) else ""
+    for _ in range(2):
+        with pytest.raises(ApiFailure):
+            advanced(server)
+    assert server.made("POST") == []
+    server.disturb = lambda verb, path: ""
+    assert advanced(server).outcome is StepOutcome.RUNNING
+
+
+def test_a_leader_that_died_before_it_created_the_job_leaves_that_to_the_next(
+    server: StepsApi,
+) -> None:
+    server.disturb = lambda verb, path: "refused" if verb == "POST" else ""
+    with pytest.raises(ApiFailure):
+        advanced(server)
+    assert server.made("PATCH") == [NODE_PATH]
+    server.disturb = lambda verb, path: ""
+    assert advanced(server).outcome is StepOutcome.RUNNING
+    assert len(server.made("POST")) == 1
+
+
 def test_a_job_that_could_not_be_noted_is_noted_later(server: StepsApi) -> None:
-    server.disturb = lambda verb, path: "503" if (verb, path) == ("PATCH", NODE_PATH) else ""
+    once_created(server, "503")
     with pytest.raises(ApiFailure):
         advanced(server)
     [path] = server.made("POST")
@@ -152,7 +185,7 @@ def test_a_job_that_could_not_be_noted_is_noted_later(server: StepsApi) -> None:
 
 
 def test_an_end_is_seen_without_a_note(server: StepsApi) -> None:
-    server.disturb = lambda verb, path: "403" if (verb, path) == ("PATCH", NODE_PATH) else ""
+    once_created(server, "403")
     with pytest.raises(ApiFailure):
         advanced(server)
     [path] = server.made("POST")

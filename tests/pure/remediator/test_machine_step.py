@@ -171,6 +171,13 @@ def test_what_a_policy_refuses_is_no_change_of_the_machine(
         advance(server, mode)
 
 
+def test_of_a_node_that_takes_no_note_the_machine_is_not_marked(server: StepsApi) -> None:
+    server.disturb = lambda verb, path: "403" if (verb, path) == ("PATCH", NODE_PATH) else ""
+    with pytest.raises(ApiFailure):
+        advance(server, "remediate")
+    assert server.made("PATCH") == []
+
+
 def test_a_control_plane_replaces_its_machines_too(server: StepsApi) -> None:
     owner = {
         **OWNER,

@@ -194,6 +194,13 @@ def test_what_a_killed_leader_created_is_not_created_again_either(server: StepsA
     assert server.made("POST") == [PATH]
 
 
+def test_on_a_node_that_takes_no_note_nothing_is_created(server: StepsApi) -> None:
+    server.disturb = lambda verb, path: "403" if (verb, path) == ("PATCH", NODE_PATH) else ""
+    with pytest.raises(ApiFailure):
+        advance(server, settings())
+    assert server.made("POST") == []
+
+
 def test_the_next_occurrence_creates_it_again(server: StepsApi) -> None:
     advance(server, settings())
     server.put(PATH, None)

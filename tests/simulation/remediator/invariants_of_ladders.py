@@ -82,8 +82,9 @@ class Ladders:
         name, node = marks[OCCURRENCE_ANNOTATION], marks[NODE_ANNOTATION]
         raw = self.world.cluster.store.get("nodes", "", node)
         annotations = {} if raw is None else raw["metadata"].get("annotations") or {}
-        noted = annotations.get(STEP_OBJECT_KEY, "").startswith(f"{name} ")
-        if name in self.made and noted:  # of one that is deleted before that nobody knows
+        # Of one that is deleted before the Node names it nobody knows.
+        about, _, noted = annotations.get(STEP_OBJECT_KEY, "").partition(" ")
+        if name in self.made and about == name and noted:
             self._fail("steps_run_once", f"{change.by} makes Job {change.key[2]} again")
         self.made.add(name)
         state = None if raw is None else state_of(raw)
