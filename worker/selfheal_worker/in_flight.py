@@ -38,7 +38,8 @@ class InFlight:
 
     def begin(self, delivery: Delivery) -> Work:
         """A message was delivered."""
-        attempts = retries.attempts_of(delivery.headers)
+        headers = delivery.headers
+        attempts = retries.attempts_of(headers)
         received = self._runtime.monotonic()
         work = Work(
             delivery=delivery,
@@ -47,7 +48,7 @@ class InFlight:
             received=received,
             received_unix=self._runtime.time(),
             history=refusal_history(
-                delivery.headers,
+                headers,
                 attempts,
                 received,
                 max_attempts=self._settings.max_attempts,

@@ -48,7 +48,7 @@ class Intake:
         self._observe_wait(work)
         try:
             message.check_size(len(delivery.body), self._settings.max_body_bytes)
-            suspect = self.is_suspect(delivery)
+            suspect = is_suspect(delivery)
             if suspect or len(delivery.body) > message.LARGE_BODY:
                 work.read = partial(self._read, delivery)
             else:
@@ -77,15 +77,11 @@ class Intake:
             )
             self._handlers.submit(suspect)
 
-    def is_suspect(self, delivery: Delivery) -> bool:
-        """Whether a message may have ended workers."""
-        return is_suspect(delivery.headers, redelivered=delivery.redelivered)
-
     def _observe_wait(self, work: Work) -> None:
         published = work.delivery.timestamp
-        first_time = not work.attempts and REPLAYED not in work.delivery.headers
-        if published is not None and first_time:
-            self._metrics.messages.wait.observe(max(0.0, work.received_unix - published))
+        if published is None or work.attempts or REPLAYED in work.delivery.headers:
+            return
+        self._metrics.messages.wait.observe(max(0.0, work.received_unix - published))
 
     def _read(self, delivery: Delivery) -> Message:
         return message.parse(

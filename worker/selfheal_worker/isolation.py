@@ -8,10 +8,10 @@ suspect: no other message is in flight while it is tried.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from selfheal_worker.broker import Delivery
     from selfheal_worker.handlers import Work
 
 #: Redeliveries after which a message is tried alone.
@@ -19,15 +19,15 @@ REDELIVERIES = 2
 _COUNT_HEADER = "x-delivery-count"
 
 
-def is_suspect(headers: Mapping[str, Any], *, redelivered: bool) -> bool:
+def is_suspect(delivery: Delivery) -> bool:
     """Whether the broker (quorum queues only) has delivered a message so often without an ack.
 
-    redelivered: the broker's own flag. Without it the header is a publisher's, or one of an earlier
-    delivery that came along; with it the queue has overwritten what the publisher wrote.
+    Without the broker's own flag the header is a publisher's, or one of an earlier delivery that
+    came along; with it the queue has overwritten what the publisher wrote.
     """
-    if not redelivered:
+    if not delivery.redelivered:
         return False
-    count = headers.get(_COUNT_HEADER)
+    count = delivery.headers.get(_COUNT_HEADER)
     return isinstance(count, int) and not isinstance(count, bool) and count >= REDELIVERIES
 
 
@@ -42,6 +42,10 @@ class Isolation:
     def active(self) -> bool:
         """Whether no other message may be taken."""
         return bool(self._waiting) or self._tried is not None
+
+    def admits(self, delivery: Delivery) -> bool:
+        """Whether a message may be taken: while suspects are tried, only another one."""
+        return not self.active or is_suspect(delivery)
 
     def add(self, work: Work) -> None:
         """Have it wait for its turn."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -100,7 +101,7 @@ def parse(
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        content = body.decode("utf-8-sig")
+        content = body.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise PoisonError(
             "malformed_json", f"not UTF-8 at byte {error.start}", "UnicodeDecodeError"

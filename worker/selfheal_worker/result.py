@@ -44,7 +44,7 @@ def _timings(work: Work) -> dict[str, float]:
         "handler_wait": round(work.started - work.received + work.waited, 4),
         "model": round(work.finished - work.started - work.waited, 4),
     }
-    if work.delivery.timestamp is not None:
-        waited = work.received_unix - work.delivery.timestamp
-        timings["queue_wait"] = round(max(0.0, waited), 3)
+    published = work.delivery.timestamp
+    if published is not None:
+        timings["queue_wait"] = round(max(0.0, work.received_unix - published), 3)
     return timings

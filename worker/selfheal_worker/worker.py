@@ -156,8 +156,7 @@ class Worker:
     def on_delivery(self, delivery: Delivery) -> None:
         """A message came."""
         # A suspect is not requeued for another suspect: its count of deliveries would be lost.
-        alone = self._intake.isolation.active and self._intake.is_suspect(delivery)
-        self._take(delivery, wanted=self._open() if alone else self._flowing())
+        self._take(delivery, wanted=self._open() and self._intake.isolation.admits(delivery))
 
     def on_oversized(self, delivery: Delivery) -> tuple[Publication, Done]:
         """A message comes whose body is too large to buffer: it becomes a dead letter."""
@@ -233,8 +232,9 @@ class Worker:
 
     def _settled(self, work: Work) -> None:
         """A message has left the worker."""
-        self._intake.isolation.settled(work)
-        self._try_alone()
+        if self._intake.isolation.active:
+            self._intake.isolation.settled(work)
+            self._try_alone()
         self._advance_shutdown()
 
     # --- whether messages are wanted

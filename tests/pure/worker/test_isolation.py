@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pika
 import pytest
 
 from selfheal_worker.broker import Delivery
@@ -12,10 +13,16 @@ from selfheal_worker.isolation import Isolation, is_suspect
 from selfheal_worker.message import Message
 
 
+def _delivery(
+    tag: int = 1, *, headers: dict[str, Any] | None = None, redelivered: bool = True
+) -> Delivery:
+    properties = pika.BasicProperties(headers=headers)
+    return Delivery(tag, 1, redelivered, "", "feedback", b"{}", properties)
+
+
 def _work(tag: int = 1) -> Work:
     message = Message(id="1", id_generated=False, text="good", metadata=None, extra={})
-    delivery = Delivery(tag, 1, True, "", "feedback", b"{}", None)
-    return Work(delivery, message, attempts=0, received=0.0, received_unix=0.0)
+    return Work(_delivery(tag), message, attempts=0, received=0.0, received_unix=0.0)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +39,18 @@ def _work(tag: int = 1) -> Work:
     ],
 )
 def test_after_its_second_redelivery(headers: dict[str, Any], suspect: bool) -> None:
-    assert is_suspect(headers, redelivered=True) is suspect
-    assert not is_suspect(headers, redelivered=False)
+    assert is_suspect(_delivery(headers=headers)) is suspect
+    assert not is_suspect(_delivery(headers=headers, redelivered=False))
+
+
+def test_while_suspects_are_tried_only_another_one_is_admitted() -> None:
+    isolation = Isolation()
+    suspect, other = _delivery(headers={"x-delivery-count": 2}), _delivery(redelivered=False)
+    assert isolation.admits(suspect)
+    assert isolation.admits(other)
+    isolation.add(_work())
+    assert isolation.admits(suspect)
+    assert not isolation.admits(other)
 
 
 def test_each_has_its_turn_when_nothing_else_is_in_flight() -> None:

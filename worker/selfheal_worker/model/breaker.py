@@ -54,7 +54,7 @@ class Breaker:
 
 def succeeded(breaker: Breaker) -> Breaker:
     """One piece of work succeeded. An open breaker ignores it, because it began before."""
-    if breaker.closed and breaker.failures:
+    if breaker.failures and breaker.closed:
         return Breaker(probe=breaker.probe)
     return breaker
 

@@ -51,7 +51,8 @@ class Circuit:
 
     def succeeded(self) -> None:
         """One piece of work succeeded."""
-        self.change(breakers.succeeded)
+        if self.breaker.failures:  # most often nothing is to be changed, which needs no lock
+            self.change(breakers.succeeded)
 
     def failed(self, why: str, *, away: bool, chance: float | None = None) -> bool:
         """One piece of work failed; whether that opened it. away: as for `breaker.failed`;
