@@ -148,13 +148,13 @@ def test_where_a_fallback_is_next_a_lowered_limit_is_waited_for_a_moment(
     first, second = Model(clock=clock), Model(clock=clock)
     second.model = "fallback"
     limits = Limits(concurrency=1, clock=clock, chance=lambda: 0.5)
-    real = limits.turn
+    real, one_turn = limits.enter, limits.turn(math.inf)
 
-    def turn(deadline: float, **more: Any) -> Any:
+    def full(deadline: float, longest_pause: float, given_up: Callable[[], bool]) -> float:
         waits.append(deadline - clock.now)
-        return real(clock.now, **more)  # full, for all that it would wait
+        return real(clock.now, longest_pause, given_up)  # for all that it would wait
 
-    monkeypatch.setattr(limits, "turn", turn)
+    monkeypatch.setattr(limits, "enter", full)
     models = Chain(
         [Member(first, limits=limits), Member(second, limits=Limits(clock=clock))],
         task_file.load(),
@@ -162,7 +162,7 @@ def test_where_a_fallback_is_next_a_lowered_limit_is_waited_for_a_moment(
     for one in models.members:
         one.warm = True
     assert models.ask("text", clock() + 60).origin.name == "fallback"
-    with contextlib.suppress(OverloadedError), real(math.inf):
+    with contextlib.suppress(OverloadedError), one_turn:
         raise OverloadedError("too many")
     assert limits.lowered
     assert models.ask("text", clock() + 60).origin.name == "fallback"

@@ -155,11 +155,8 @@ class Channels:
             self._events.on_cancelled()
 
     def _delivered(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        if self._abandoned:
-            return
-        delivery = self._delivery(method, properties, body)
-        with logged():
-            self._events.on_delivery(delivery)
+        if not self._abandoned:
+            logged(self._events.on_delivery, self._delivery(method, properties, body))
 
     def _delivery(self, method: Any, properties: Any, body: bytes) -> Delivery:
         delivery = deliveries.delivery(method, properties, body, epoch=self._epoch)
@@ -172,16 +169,12 @@ class Channels:
         self._channel.basic_get(self._settings.queue_name, partial(self._got_one, done))
 
     def _got_one(self, done: Got, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        if self._abandoned:
-            return
-        delivery = self._delivery(method, properties, body)
-        with logged():
-            done(delivery)
+        if not self._abandoned:
+            logged(done, self._delivery(method, properties, body))
 
     def _got_none(self, _: Any) -> None:
         if not self._abandoned and self._got is not None:
-            with logged():
-                self._got(None)
+            logged(self._got, None)
 
     def _oversized(self, method: Any, header: Any) -> oversized.Sink:
         """Send a body on as it comes. For the header of a message above the limit."""
@@ -190,9 +183,11 @@ class Channels:
             return oversized.drop(method, header)
         delivery = self._delivery(method, header.properties, b"")
         delivery.oversized = header.body_size
-        with logged():
-            publication, done = self._events.on_oversized(delivery)
-            return self._forwarding.begin(publication, header.body_size, done)
+        return logged(self._forward, self._forwarding, delivery)
+
+    def _forward(self, forwarding: Forwarding, delivery: Delivery) -> oversized.Sink:
+        publication, done = self._events.on_oversized(delivery)
+        return forwarding.begin(publication, delivery.oversized, done)
 
     def settled(self, delivery: Delivery) -> None:
         """Ack a message with the next acks."""

@@ -44,7 +44,7 @@ class ConfirmChannel:
         except UNENCODABLE:
             plain_headers(publication.properties)
             self._send(publication, mandatory)
-        self.sent(publication, done)
+        self._unconfirmed.add(publication, done)
 
     def sent(self, publication: Publication, done: Done) -> None:
         """One was sent in another way."""
@@ -62,17 +62,17 @@ class ConfirmChannel:
         )
 
     def _confirmed(self, frame: Any) -> None:
-        if self._abandoned:
-            return
-        method = frame.method
+        if not self._abandoned:
+            logged(self._report, frame.method)
+            self._answered()
+
+    def _report(self, method: Any) -> None:
         took = isinstance(method, pika.spec.Basic.Ack)
-        with logged():
-            for one in self._unconfirmed.settled(method):
-                if one.returned:
-                    one.done(Outcome.RETURNED)
-                else:
-                    one.done(Outcome.CONFIRMED if took else Outcome.REFUSED)
-        self._answered()
+        for one in self._unconfirmed.settled(method):
+            if one.returned:
+                one.done(Outcome.RETURNED)
+            else:
+                one.done(Outcome.CONFIRMED if took else Outcome.REFUSED)
 
     def _returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:
         if not self._abandoned:

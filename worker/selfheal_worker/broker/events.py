@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
 
 from selfheal_worker.broker.deliveries import Delivery, Done, Publication
 from selfheal_worker.broker.errors import BrokerError
 from selfheal_worker.logs import say
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Events(Protocol):
@@ -37,11 +39,10 @@ class Events(Protocol):
         """No more messages will come, as was asked for."""
 
 
-@contextlib.contextmanager
-def logged() -> Iterator[None]:
+def logged(callback: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Log an exception of ours before pika makes a lost connection of it, without a word."""
     try:
-        yield
+        return callback(*arguments, **named)
     except Exception as error:
         say(logging.ERROR, "a callback failed", error=type(error).__name__)
         raise

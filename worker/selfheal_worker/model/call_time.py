@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from selfheal_worker.model.limits import Limits
+from selfheal_worker.model.turns import Turn
 
 #: How long a text waits for turns of its model, by default.
 LONGEST_TURN_WAIT = 300.0
@@ -74,29 +75,23 @@ class CallTime:
         self._watched.due = self.deadline
         return made
 
-    @contextmanager
-    def turn(self, limits: Limits) -> Iterator[None]:
+    def turn(self, limits: Limits) -> Turn:
         """Wait for a turn, and have it for the block. Raises `LimitedError`.
 
         A pause of the server is waited for no longer than a call may take, and an overloaded server
         only for a moment where another model can answer.
         """
+        return Turn(limits, partial(self._wait_for_turn, limits), self._is_given_up)
+
+    def _wait_for_turn(self, limits: Limits) -> float:
         begun = self._now()
         self._watched.due = math.inf
-        entered = False
         shorter = limits.lowered and not self._last
+        wait = min(self.wait, _SHORT_WAIT) if shorter else self.wait
         try:
-            with limits.turn(
-                begun + (min(self.wait, _SHORT_WAIT) if shorter else self.wait),
-                longest_pause=self.seconds,
-                given_up=self._is_given_up,
-            ):
-                self._passed(self._now() - begun)
-                entered = True
-                yield
+            return limits.enter(begun + wait, self.seconds, self._is_given_up)
         finally:
-            if not entered:
-                self._passed(self._now() - begun)
+            self._passed(self._now() - begun)
 
     def _is_given_up(self) -> bool:
         return self._watched.given_up

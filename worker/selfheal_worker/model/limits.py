@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from selfheal_worker.model import adaptive_limit, turns
+from selfheal_worker.model import adaptive_limit
 from selfheal_worker.model.adaptive_limit import AdaptiveLimit
 from selfheal_worker.model.errors import BadOutputError, OverloadedError, TransientError
 from selfheal_worker.model.turns import Turn, TurnQueue
@@ -84,24 +83,20 @@ class Limits:
         self._clock = clock or runtime.monotonic
         self._unix = unix or runtime.time
         self._chance = chance or runtime.random.random
-        lock = runtime.rlock()
-        self._changed = runtime.condition(lock)
-        self._waiting = TurnQueue(self._changed, partial(runtime.condition, lock))
-        #: Calls that have a turn and wait until they may send another request: they come first.
-        self._further = 0
+        self._lock = runtime.rlock()
+        self._waiting = TurnQueue(partial(runtime.condition, self._lock))
         self._adaptive = AdaptiveLimit()
         self._next = 0.0
         self._requested = _RequestedPause()
         self._closed = False
 
-    @contextmanager
     def turn(
         self,
         deadline: float,
         *,
         longest_pause: float = math.inf,
         given_up: Callable[[], bool] = _never,
-    ) -> Iterator[None]:
+    ) -> Turn:
         """Wait until deadline for a turn, and have it for the block. Raises `LimitedError`.
 
         Turns are given in the order in which they were asked for. longest_pause: a pause of the
@@ -109,37 +104,32 @@ class Limits:
         it returns True; `wake` has it checked. A pause that the server requests in the block
         (retry_after) applies to all calls, and an overload lowers the limit.
         """
-        turn = Turn(self, self._enter(deadline, longest_pause, given_up), given_up)
-        error: BaseException | None = None
-        try:
-            with turns.held(turn):
-                yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            with self._changed:
-                self._ended(error, turn.sent_at)
-                self._waiting.wake_first()
+        return Turn(self, partial(self.enter, deadline, longest_pause, given_up), given_up)
+
+    def end(self, turn: Turn, error: BaseException | None) -> None:
+        """A turn is over; see `turn`."""
+        with self._lock:
+            self._ended(error, turn.sent_at)
+            self._waiting.wake_first()
 
     def next_request(self, turn: Turn, deadline: float, pause: float | None) -> None:
         """Wait until a call that has a turn may send another request; see `turns.next_request`.
 
         It goes before those that wait for a turn: these may wait for this call to end.
         """
-        with self._changed:
+        with self._lock:
             if pause is not None:
                 self._pause(pause)
-            self._further += 1
+            self._waiting.further += 1
             try:
                 turn.sent_at = self._send_further(turn, deadline)
             finally:
-                self._further -= 1
+                self._waiting.further -= 1
                 self._waiting.wake_first()
 
     def pause(self, seconds: float) -> None:
         """Give no turns for so long, as the server requested."""
-        with self._changed:
+        with self._lock:
             self._pause(seconds)
 
     def only_paused(self, patience: float) -> bool:
@@ -150,7 +140,7 @@ class Limits:
 
     def check_pause(self) -> None:
         """Raises `LimitedError` while a pause lasts."""
-        with self._changed:
+        with self._lock:
             now = self._clock()
             if max(self._requested.until, self._adaptive.not_before) > now:
                 raise self._no_turn(now)
@@ -182,17 +172,18 @@ class Limits:
 
     def wake(self) -> None:
         """Have all waiting calls check whether they were given up."""
-        with self._changed:
+        with self._lock:
             self._waiting.wake_all()
 
     def close(self) -> None:
         """Give no more turns; waiting calls fail at once."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._waiting.wake_all()
 
-    def _enter(self, deadline: float, longest_pause: float, given_up: Callable[[], bool]) -> float:
-        with self._changed:
+    def enter(self, deadline: float, longest_pause: float, given_up: Callable[[], bool]) -> float:
+        """Wait for a turn, as for `turn`; when the call may be sent. `end` must follow."""
+        with self._lock:
             place: Condition | None = None
             try:
                 while True:
@@ -202,7 +193,7 @@ class Limits:
                     too_long = self._requested.until - now > longest_pause
                     if too_long or now >= deadline or deadline < until < math.inf:
                         raise self._no_turn(now)
-                    if self._further:
+                    if self._waiting.further:
                         until = math.inf
                     elif until <= now and self._waiting.is_next(place):
                         self._adaptive = adaptive_limit.sent(self._adaptive)
@@ -227,7 +218,7 @@ class Limits:
             if until <= now:
                 self._next = now + self._interval
                 return now
-            self._changed.wait(turns.waitable(until - now))
+            self._waiting.wait_for_change(until - now)
 
     def _check_open(self, given_up: Callable[[], bool]) -> None:
         """Raises `TransientError` where nobody waits for the call any more."""

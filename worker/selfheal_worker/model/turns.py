@@ -7,8 +7,7 @@ parameter was refused, say) has its further requests counted by `next_request`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -19,6 +18,9 @@ from selfheal_worker.runtime import LONGEST_WAIT, REAL, Condition
 class GivesTurns(Protocol):
     """What a turn is from (`Limits`)."""
 
+    def end(self, turn: Turn, error: BaseException | None) -> None:
+        """A turn is over; error: what ended its block, if anything was raised there."""
+
     def next_request(self, turn: Turn, deadline: float, pause: float | None) -> None:
         """Wait until another request of a turn may be sent. Raises `TransientError`."""
 
@@ -27,30 +29,35 @@ class GivesTurns(Protocol):
 
 
 class Turn:
-    """A turn that a call has. sent_at: when its latest request was sent. ended: it is over, though
-    a library's thread may still run. given_up: whether nobody waits for the call any more."""
+    """A turn of the calls that are made in its `with` block, which begins when there is one.
 
-    __slots__ = ("ended", "given_up", "limits", "sent_at")
+    sent_at: when its latest request was sent. ended: it is over, though a library's thread may
+    still run. given_up: whether nobody waits for the call any more.
+    """
 
-    def __init__(self, limits: GivesTurns, sent_at: float, given_up: Callable[[], bool]) -> None:
+    # A class: each message has one, and a generator's context manager takes three times as long.
+    __slots__ = ("_token", "_wait", "ended", "given_up", "limits", "sent_at")
+
+    def __init__(
+        self, limits: GivesTurns, wait: Callable[[], float], given_up: Callable[[], bool]
+    ) -> None:
+        """wait: waits until there is a turn; when that was."""
         self.limits = limits
-        self.sent_at = sent_at
         self.given_up = given_up
         self.ended = False
+        self._wait = wait
+
+    def __enter__(self) -> None:
+        self.sent_at = self._wait()
+        self._token = _HELD.set(self)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.ended = True
+        _HELD.reset(self._token)
+        self.limits.end(self, error)
 
 
 _HELD: ContextVar[Turn | None] = ContextVar("turn", default=None)
-
-
-@contextmanager
-def held(turn: Turn) -> Iterator[None]:
-    """The calls that are made in the block have this turn."""
-    token = _HELD.set(turn)
-    try:
-        yield
-    finally:
-        turn.ended = True
-        _HELD.reset(token)
 
 
 def next_request(
@@ -83,11 +90,13 @@ class TurnQueue:
     the others waits for its own place to become the first.
     """
 
-    def __init__(self, changed: Condition, place: Callable[[], Condition]) -> None:
-        """place: another condition of the same lock."""
-        self._changed = changed
-        self._place = place
+    def __init__(self, condition: Callable[[], Condition]) -> None:
+        """condition: makes one, of the lock."""
+        self._condition = condition
+        self._changed = condition()
         self._places: deque[Condition] = deque()
+        #: Calls that have a turn and wait until they may send another request: they come first.
+        self.further = 0
 
     def __len__(self) -> int:
         """How many wait."""
@@ -95,7 +104,7 @@ class TurnQueue:
 
     def join(self) -> Condition:
         """A place at the end."""
-        place = self._place()
+        place = self._condition()
         self._places.append(place)
         return place
 
@@ -105,9 +114,14 @@ class TurnQueue:
 
     def wait(self, place: Condition, until: float, deadline: float, now: float) -> None:
         """Wait until something changed for this place; the first also wakes at `until`."""
-        first = self.is_next(place)
-        end = min(until, deadline) if first else deadline
-        (self._changed if first else place).wait(waitable(end - now))
+        if self.is_next(place):
+            self.wait_for_change(min(until, deadline) - now)
+        else:
+            place.wait(_waitable(deadline - now))
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until something changes, for at most so long: the first, and `further` calls."""
+        self._changed.wait(_waitable(seconds))
 
     def leave(self, place: Condition) -> None:
         """Give up a place; the next one checks whether there is a turn."""
@@ -118,7 +132,8 @@ class TurnQueue:
 
     def wake_first(self) -> None:
         """Have the first check whether there is a turn."""
-        self._changed.notify_all()
+        if self._places or self.further:
+            self._changed.notify_all()
 
     def wake_all(self) -> None:
         """Have everybody check whether they still wait."""
@@ -127,6 +142,6 @@ class TurnQueue:
             place.notify()
 
 
-def waitable(seconds: float) -> float:
+def _waitable(seconds: float) -> float:
     """As a lock takes it: it refuses infinity."""
     return min(max(0.0, seconds), LONGEST_WAIT)
