@@ -16,7 +16,7 @@ def described(got: Message, reply: Reply, task: Task) -> dict[str, Any]:
     made: dict[str, Any] = {"id": got.id}
     if got.id_generated:
         made["id_generated"] = True
-    made |= reply.validated.fields()
+    made |= reply.validated.values
     made["model"] = reply.origin.described()
     made["task"] = task.described()
     made["degraded"] = reply.degraded

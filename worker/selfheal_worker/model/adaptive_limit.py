@@ -12,7 +12,7 @@ chance is from 0 to 1; ahead: by how much Unix time is ahead of that clock.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from selfheal_worker.backoff import growing, spread_after, spread_around
 from selfheal_worker.model import slot_rotation
@@ -85,15 +85,19 @@ def sent(before: AdaptiveLimit) -> AdaptiveLimit:
     return before._replace(running=before.running + 1)
 
 
-def failed(before: AdaptiveLimit) -> AdaptiveLimit:
+def failed(before: AdaptiveLimit, **more: Any) -> AdaptiveLimit:
     """A call ended in a way that says nothing about the server's load, but was not refused as one
-    too many: a text that is refused, a deadline that passed. Refusals in a row end with it."""
+    too many: a text that is refused, a deadline that passed. Refusals in a row end with it.
+
+    more: what else changes by that.
+    """
     return before._replace(
         running=before.running - 1,
         refused=0,
         refused_since=math.inf,
         step=0,
         missed_periods=0,
+        **more,
     )
 
 
@@ -106,7 +110,8 @@ def answered(
         mean = min(took, _LONGEST_FIRST_PAUSE)  # the first may have waited for the model to load
     else:
         mean = before.seconds + _NEWEST * (took - before.seconds)
-    after = failed(before)._replace(seconds=mean, period=slot_rotation.period(mean, before.period))
+    period = slot_rotation.period(mean, before.period)
+    after = failed(before, seconds=mean, period=period)
     if before.limit is not None and before.running >= math.floor(before.limit):
         after = _raised(after, before.limit)
     return rotated(after, sent_at, now, chance, ahead)

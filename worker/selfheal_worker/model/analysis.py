@@ -101,7 +101,7 @@ class Analysis:
             try:
                 answer = self._answer(calls)
                 member.refusals.taken(calls.begun)
-                origin = member.origin_of(calls.answer)
+                origin = member.origin_of(calls.answer, calls.origin)
                 truncated = self._sent is not self._whole
                 return Reply(answer, origin, degraded, calls.usage, truncated=truncated)
             except RefusedTextError as error:
@@ -164,7 +164,11 @@ class Analysis:
 
 class _Calls:
     """The calls about one text: each has a turn, is checked and observed, and its tokens are added
-    up. For the thread that makes them. begun: when the last one was sent."""
+    up. For the thread that makes them. begun: when the last one was sent; answer, origin: what came
+    of it, and from whom."""
+
+    answer: Answer
+    origin: Origin
 
     def __init__(self, options: Options, member: Member, text: str, spent: CallTime) -> None:
         self._options = options
@@ -175,7 +179,6 @@ class _Calls:
         self.begun = self._now()
         self.content = ""
         self.usage: Usage | None = None
-        self.answer = Answer("")
 
     def once(self, call: Callable[[], Answer], *, clamp: bool) -> ValidatedAnswer:
         """One call. Raises `ModelError`, `InvalidAnswerError`."""
@@ -206,7 +209,8 @@ class _Calls:
                 self._note(answer)
             usage = answer.usage if answer else None
             seconds = self._now() - self.begun
-            options.observe(Call(self._member.origin, seconds, ended, usage))
+            self.origin = self._member.origin
+            options.observe(Call(self.origin, seconds, ended, usage))
 
     def _note(self, answer: Answer) -> None:
         keep_pause(answer.pause)

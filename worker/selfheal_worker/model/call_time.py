@@ -55,7 +55,7 @@ class CallTime:
     ) -> None:
         self.deadline = deadline
         self._now = now
-        self.seconds = max(0.0, self.left())
+        self.seconds = max(0.0, deadline - now())
         self.wait = LONGEST_TURN_WAIT if wait is None else wait
         self._last = last
         self._watched = watched

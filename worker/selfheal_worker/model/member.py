@@ -53,11 +53,11 @@ class Member:
         provider = self.provider
         return Origin(provider.name, provider.model, provider.version or self._version)
 
-    def origin_of(self, answer: Answer) -> Origin:
-        """The model that gave an answer. Raises `ModelUnavailableError` if it must be another."""
+    def origin_of(self, answer: Answer, origin: Origin) -> Origin:
+        """The model that gave an answer; origin: as it was then. Raises `ModelUnavailableError` if
+        it must be another."""
         found = self.provider.version if answer.version is None else answer.version
         self._check_version(found)
-        origin = self.origin
         if not answer.fingerprint and found in ("", origin.version):
             return origin
         return replace(origin, version=found or origin.version, fingerprint=answer.fingerprint)

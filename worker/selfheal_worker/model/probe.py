@@ -180,7 +180,7 @@ def _have_answered(member: Member, seconds: float, runtime: Runtime) -> None:
         with member.limits.turn(runtime.monotonic() + seconds):
             answer = member.provider.analyse(PROBE_TEXT, runtime.monotonic() + seconds)
             keep_pause(answer.pause)
-            member.origin_of(answer)
+            member.origin_of(answer, member.origin)
     except LimitedError as error:
         if error.paused:
             raise

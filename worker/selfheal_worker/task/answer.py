@@ -53,17 +53,17 @@ def check(
     answer = _object(content, task)
     values = {one.name: _value(one, answer.get(one.name), text, clamp) for one in task.fields}
     # The original answer, not the parsed one: a field may be shorter than a line of the prompt.
-    for one in task.fields:
+    for one in task.free:
         if leaks.repeats(_free_words(one, answer.get(one.name)), task.secrets, text):
             raise InvalidAnswerError("the answer repeats the instructions")
     return ValidatedAnswer(values, _dropped(answer, values, task))
 
 
-def _free_words(one: Field, value: object) -> list[str]:
+def _free_words(one: Words | Phrases, value: object) -> list[str]:
     """The parts of a value that the model wrote."""
     if isinstance(one, Words) and isinstance(value, str):
         return [value]
-    if isinstance(one, Phrases) and not one.verbatim and isinstance(value, list | tuple):
+    if isinstance(one, Phrases) and isinstance(value, list | tuple):
         return [item for item in value if isinstance(item, str)]
     return []
 
@@ -80,20 +80,12 @@ def _dropped(answer: Mapping[str, Any], values: Mapping[str, Any], task: Task) -
 
 
 def _object(content: str | Mapping[str, Any], task: Task) -> Mapping[str, Any]:
-    wanted = _wanted(task)
     if not isinstance(content, str):
-        return answer_json.unwrapped(content, wanted)
-    found = answer_json.find(content, wanted)
+        return answer_json.unwrapped(content, task.wanted)
+    found = answer_json.find(content, task.wanted)
     if found is None:
         raise InvalidAnswerError("the answer contains no JSON object")
     return found
-
-
-def _wanted(task: Task) -> answer_json.Wanted:
-    names = frozenset(one.name for one in task.fields)
-    # An answer may do without phrases, as `_phrases` does.
-    optional = {one.name for one in task.fields if isinstance(one, Phrases)}
-    return answer_json.Wanted(names, names - optional or names)
 
 
 def _value(one: Field, value: object, text: str, clamp: bool) -> Any:
@@ -149,7 +141,7 @@ def _number(one: Number, value: object, clamp: bool) -> float | int:
         number = float(match[1]) / (100 if match[2] and one.is_share else 1)
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise InvalidAnswerError(f"{one.name} is missing or not a number")
-    if one.is_share and _LEAST_PERCENT < number <= 100 and float(number).is_integer():
+    if _LEAST_PERCENT < number <= 100 and one.is_share and float(number).is_integer():
         number = number / 100  # "confidence": 85
     if clamp and not (isinstance(number, float) and math.isnan(number)):
         number = min(max(number, one.low), one.high)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfheal_worker.task.answer_json import Wanted
+
 MAX_PHRASE_CHARACTERS = 200
 #: A number with a range is offered to a model in so many steps.
 _STEPS = 20
@@ -99,6 +101,21 @@ class Task:
     examples: tuple[Example, ...] = ()
     # What no answer may repeat: the prompt's lines that are long enough to be distinctive.
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    #: By what an answer's object is found. Phrases may be missing: `task.answer` takes none then.
+    wanted: Wanted = field(init=False, repr=False, compare=False)
+    #: The fields whose text the model writes; what is verbatim is the author's.
+    free: tuple[Words | Phrases, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = frozenset(one.name for one in self.fields)
+        optional = {one.name for one in self.fields if isinstance(one, Phrases)}
+        free = tuple(
+            one
+            for one in self.fields
+            if isinstance(one, Words) or (isinstance(one, Phrases) and not one.verbatim)
+        )
+        object.__setattr__(self, "wanted", Wanted(names, names - optional or names))
+        object.__setattr__(self, "free", free)
 
     def described(self) -> dict[str, str]:
         """The task's name and version, as results carry them."""
