@@ -79,6 +79,8 @@ def was_cut(text: str, tokens_read: int | None, context_tokens: int | None = Non
         return False
     if context_tokens is not None and tokens_read >= context_tokens - 1:
         return True
+    if len(text) < _LEAST_COUNTED:
+        return False  # as its tokens are no more than its characters
     fewest = fewest_tokens(text)
     return fewest >= _LEAST_COUNTED and tokens_read < fewest * _SLACK
 

@@ -108,8 +108,23 @@ class Limits:
 
     def end(self, turn: Turn, error: BaseException | None) -> None:
         """A turn is over; see `turn`."""
+        pause = None
+        if isinstance(error, TransientError) and not isinstance(error, LimitedError):
+            pause = error.retry_after
         with self._lock:
-            self._ended(error, turn.sent_at)
+            now, before, sent_at = self._clock(), self._adaptive, turn.sent_at
+            chance, ahead = self._chance(), self._unix() - now
+            if isinstance(error, OverloadedError) or pause is not None:
+                self._adaptive = adaptive_limit.overloaded(before, sent_at, now, chance, ahead)
+                if pause is not None:
+                    self._pause(max(pause, SHORTEST_PAUSE))
+            elif error is None or isinstance(error, BadOutputError):
+                self._adaptive = adaptive_limit.answered(before, sent_at, now, chance, ahead)
+            else:
+                after = adaptive_limit.failed(before)
+                self._adaptive = adaptive_limit.rotated(after, sent_at, now, chance, ahead)
+            if error is not None and pause is None and not isinstance(error, LimitedError):
+                self._requested.seconds = 0.0
             self._waiting.wake_first()
 
     def next_request(self, turn: Turn, deadline: float, pause: float | None) -> None:
@@ -233,24 +248,6 @@ class Limits:
         if self._concurrency is not None and state.running >= self._concurrency:
             return math.inf
         return max(self._next, adaptive_limit.next_at(state))
-
-    def _ended(self, error: BaseException | None, sent_at: float) -> None:
-        now, before = self._clock(), self._adaptive
-        ahead = self._unix() - now
-        pause = None
-        if isinstance(error, TransientError) and not isinstance(error, LimitedError):
-            pause = error.retry_after
-        if isinstance(error, OverloadedError) or pause is not None:
-            self._adaptive = adaptive_limit.overloaded(before, sent_at, now, self._chance(), ahead)
-            if pause is not None:
-                self._pause(max(pause, SHORTEST_PAUSE))
-        elif error is None or isinstance(error, BadOutputError):
-            self._adaptive = adaptive_limit.answered(before, sent_at, now, self._chance(), ahead)
-        else:
-            after = adaptive_limit.failed(before)
-            self._adaptive = adaptive_limit.rotated(after, sent_at, now, self._chance(), ahead)
-        if error is not None and pause is None and not isinstance(error, LimitedError):
-            self._requested.seconds = 0.0
 
     def _pause(self, seconds: float) -> None:
         now = self._clock()

@@ -78,8 +78,7 @@ def next_request(
 
 def keep_pause(seconds: float | None) -> None:
     """Have a pause kept that came with the answer to a request whose answer nobody else reads."""
-    turn = _HELD.get()
-    if turn is not None and seconds is not None:
+    if seconds is not None and (turn := _HELD.get()) is not None:
         turn.limits.pause(seconds)
 
 
