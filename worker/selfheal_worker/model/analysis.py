@@ -142,7 +142,7 @@ class Analysis:
         self, repair_request: RepairRequest, calls: _Calls, problem: str
     ) -> ValidatedAnswer:
         """The model's answer when the request says what was wrong with the one before."""
-        repair = partial(self._repair, repair_request, calls.content, problem)
+        repair = partial(self._repair, repair_request, str(calls.answer.content), problem)
         try:
             return calls.once(repair, clamp=self._options.clamp)
         except InvalidAnswerError as again:
@@ -177,7 +177,6 @@ class _Calls:
         self._spent = spent
         self._now = options.runtime.monotonic
         self.begun = self._now()
-        self.content = ""
         self.usage: Usage | None = None
 
     def once(self, call: Callable[[], Answer], *, clamp: bool) -> ValidatedAnswer:
@@ -214,7 +213,6 @@ class _Calls:
 
     def _note(self, answer: Answer) -> None:
         keep_pause(answer.pause)
-        self.content = answer.content if isinstance(answer.content, str) else str(answer.content)
         self.answer = answer
         if answer.usage is not None:
             self.usage = answer.usage if self.usage is None else self.usage + answer.usage
