@@ -18,6 +18,13 @@ BUILD_ENVIRONMENT: Mapping[str, str] = {
     "GOWORK": "off",
 }
 
+# They require what they share in one version (tests hold it), so that Go compiles the Kubernetes
+# client once for all. Kubernetes and KEDA replace it with versions of their own.
+ALIGNED = (
+    *("kwok", "coredns", "metrics-server", "kube-state-metrics"),
+    *("node-problem-detector", "helm", "helm3", "prometheus"),
+)
+
 _STRIPPED = "-s -w"
 # With all libraries inside, so that it runs in an image whatever machine it was built on.
 _STATIC = f"{_STRIPPED} -linkmode external -extldflags -static"
@@ -89,7 +96,7 @@ RECIPES: Mapping[str, Recipe] = _table(
         _kubernetes("kube-proxy"),
         Recipe("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
         Recipe("kwok-stages", "kwok", source_module="sigs.k8s.io/kwok", folder="kustomize/stage"),
-        Recipe("coredns", "coredns", "github.com/coredns/coredns"),
+        Recipe("coredns", "coredns", "./coredns"),
         Recipe("keda-operator", "keda", f"{_KEDA}/cmd/operator"),
         Recipe("keda-adapter", "keda", f"{_KEDA}/cmd/adapter"),
         Recipe("keda-webhooks", "keda", f"{_KEDA}/cmd/webhooks"),
@@ -106,6 +113,7 @@ RECIPES: Mapping[str, Recipe] = _table(
             "node-problem-detector",
             "node-problem-detector",
             "k8s.io/node-problem-detector/cmd/nodeproblemdetector",
+            tags="disable_stackdriver_exporter",
         ),
         Recipe(
             "node-problem-detector-config",

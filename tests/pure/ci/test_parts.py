@@ -24,7 +24,7 @@ from ci.parts.progress import (
     end_line,
     live_line,
 )
-from ci.parts.recipes import MODULES, RECIPES, key, link_flags, module_sources
+from ci.parts.recipes import ALIGNED, MODULES, RECIPES, key, link_flags, module_sources
 from ci.parts.toolchain import is_older
 from ci.versions import pin
 
@@ -37,8 +37,37 @@ def test_the_pinned_version_is_the_one_that_the_module_requires(module: str) -> 
     text = (MODULES / module / "go.mod").read_text()
     required = re.findall(r"^(?:require |\t)(\S+) (v\S+)", text, re.MULTILINE)
     tools = re.findall(r"^(?:tool |\t)([^\s=(]+)$", text, re.MULTILINE)
-    owners = {name: version for name, version in required if f"{tools[0]}/".startswith(f"{name}/")}
+    # A module with a program of its own instead of tools requires one thing directly.
+    program = tools[0] if tools else re.findall(r"^require (\S+) v\S+$", text, re.MULTILINE)[0]
+    owners = {name: version for name, version in required if f"{program}/".startswith(f"{name}/")}
     assert list(owners.values()) == [pin("go", module)]
+
+
+def test_what_all_aligned_modules_require_has_one_version() -> None:
+    required = {
+        module: dict(
+            re.findall(
+                r"^(?:require |\t)(\S+) (v\S+)",
+                (MODULES / module / "go.mod").read_text(),
+                re.MULTILINE,
+            )
+        )
+        for module in ALIGNED
+    }
+    shared = set.intersection(*(set(versions) for versions in required.values()))
+    assert {"k8s.io/api", "k8s.io/client-go", "golang.org/x/net"} <= shared
+    differ = {
+        name: {module: versions[name] for module, versions in required.items()}
+        for name in sorted(shared)
+        if len({versions[name] for versions in required.values()}) > 1
+    }
+    commands = [
+        f"cd ci/parts/modules/{module} && go get {name}@<newest of {sorted(set(found.values()))}>"
+        " && go mod tidy"
+        for name, found in differ.items()
+        for module in found
+    ]
+    assert differ == {}, "\n".join(commands)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
