@@ -27,6 +27,7 @@ from selfheal_worker.model.member import Member
 from selfheal_worker.model.provider import Answer, Usage
 from selfheal_worker.runtime import REAL
 from selfheal_worker.task import task_file
+from selfheal_worker.task.answer import InvalidAnswerError
 from tests.support.waiting import until
 
 TASK = task_file.load()
@@ -107,6 +108,12 @@ def test_a_second_bad_answer_is_for_the_retries() -> None:
     with pytest.raises(BadOutputError):
         _chain(model).ask("text", _deadline())
     assert model.calls == 2
+
+
+def test_an_answer_that_a_plug_in_found_invalid_itself_is_repaired_too() -> None:
+    model = Mender("a", lambda n: InvalidAnswerError("no label") if n == 1 else GOOD)
+    assert _chain(model).ask("text", _deadline()).validated.fields() == GOOD
+    assert model.told == ("text", "", "no label")
 
 
 @pytest.mark.parametrize("clamp", [False, True])

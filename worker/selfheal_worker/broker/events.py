@@ -40,7 +40,7 @@ class Events(Protocol):
 
 
 def logged(callback: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Log an exception of ours before pika makes a lost connection of it, without a word."""
+    """Call back for pika, which makes a lost connection of an exception and does not log it."""
     try:
         return callback(*arguments, **named)
     except Exception as error:

@@ -12,7 +12,7 @@ chance is from 0 to 1; ahead: by how much Unix time is ahead of that clock.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from selfheal_worker.backoff import growing, spread_after, spread_around
 from selfheal_worker.model import slot_rotation
@@ -85,20 +85,10 @@ def sent(before: AdaptiveLimit) -> AdaptiveLimit:
     return before._replace(running=before.running + 1)
 
 
-def failed(before: AdaptiveLimit, **more: Any) -> AdaptiveLimit:
+def failed(before: AdaptiveLimit) -> AdaptiveLimit:
     """A call ended in a way that says nothing about the server's load, but was not refused as one
-    too many: a text that is refused, a deadline that passed. Refusals in a row end with it.
-
-    more: what else changes by that.
-    """
-    return before._replace(
-        running=before.running - 1,
-        refused=0,
-        refused_since=math.inf,
-        step=0,
-        missed_periods=0,
-        **more,
-    )
+    too many: a text that is refused, a deadline that passed."""
+    return _taken(before, before.seconds, before.period)
 
 
 def answered(
@@ -110,8 +100,7 @@ def answered(
         mean = min(took, _LONGEST_FIRST_PAUSE)  # the first may have waited for the model to load
     else:
         mean = before.seconds + _NEWEST * (took - before.seconds)
-    period = slot_rotation.period(mean, before.period)
-    after = failed(before, seconds=mean, period=period)
+    after = _taken(before, mean, slot_rotation.period(mean, before.period))
     if before.limit is not None and before.running >= math.floor(before.limit):
         after = _raised(after, before.limit)
     return rotated(after, sent_at, now, chance, ahead)
@@ -184,6 +173,19 @@ def starved(state: AdaptiveLimit, now: float) -> bool:
     enough = min(_STARVED_LONGEST, _STARVED_ANSWERS * (state.seconds or 0.0))
     return state.refused >= _STARVED_REFUSALS and now - state.refused_since >= max(
         _STARVED_SECONDS, enough
+    )
+
+
+def _taken(before: AdaptiveLimit, seconds: float | None, period: float) -> AdaptiveLimit:
+    """A call ended that the server took: refusals in a row end with it."""
+    return before._replace(
+        running=before.running - 1,
+        refused=0,
+        refused_since=math.inf,
+        step=0,
+        seconds=seconds,
+        period=period,
+        missed_periods=0,
     )
 
 

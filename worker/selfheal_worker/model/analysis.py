@@ -28,6 +28,8 @@ from selfheal_worker.task.task import Task
 
 #: What a model is asked to see whether it is there again.
 PROBE_TEXT = "The delivery came on time and everything works."
+#: Of a plug-in that found its model's answer invalid itself.
+_NO_ANSWER = Answer("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ class _Calls:
     up. For the thread that makes them. begun: when the last one was sent; answer, origin: what came
     of it, and from whom."""
 
-    answer: Answer
+    answer = _NO_ANSWER
     origin: Origin
 
     def __init__(self, options: Options, member: Member, text: str, spent: CallTime) -> None:

@@ -29,7 +29,7 @@ class GivesTurns(Protocol):
 
 
 class Turn:
-    """A turn of the calls that are made in its `with` block, which begins when there is one.
+    """One turn. Its `with` block waits for it, and the calls that are made in the block have it.
 
     sent_at: when its latest request was sent. ended: it is over, though a library's thread may
     still run. given_up: whether nobody waits for the call any more.
@@ -41,7 +41,7 @@ class Turn:
     def __init__(
         self, limits: GivesTurns, wait: Callable[[], float], given_up: Callable[[], bool]
     ) -> None:
-        """wait: waits until there is a turn; when that was."""
+        """wait: waits for the turn, and returns when it began."""
         self.limits = limits
         self.given_up = given_up
         self.ended = False
