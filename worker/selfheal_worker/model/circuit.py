@@ -38,7 +38,7 @@ class Circuit:
     @property
     def closed(self) -> bool:
         """Whether work may flow, as far as this breaker is concerned."""
-        return self.breaker.state is breakers.State.CLOSED
+        return self.breaker.closed
 
     @property
     def state(self) -> breakers.State:
