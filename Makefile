@@ -67,6 +67,7 @@ bench: able venv ## all benchmarks, an hour: BENCHMARKS.md, docs/benchmarks.json
 	ci/bench tests.benchmarks.worker
 	ci/bench tests.benchmarks.growth
 	ci/bench tests.benchmarks.remediator
+	$(BIN)/python -m tests.benchmarks.simulation
 	$(BIN)/python -m tests.benchmarks.report
 
 .PHONY: bench-worker
@@ -80,6 +81,10 @@ chaos: able venv ## faults on a real cluster under load, 15 minutes (CHAOS="--se
 .PHONY: bench-remediator
 bench-remediator: able venv ## the remediator beside a bare watch loop and kubectl; BENCH="latency -o json" for one row
 	@$(BIN)/python -m tests.benchmarks.remediator $(BENCH)
+
+.PHONY: bench-simulation
+bench-simulation: venv ## node-hours and messages that are simulated in a second, two minutes; BENCH="--seeds 300" for more
+	@$(BIN)/python -m tests.benchmarks.simulation $(BENCH)
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, shellcheck, the workflows

@@ -1,6 +1,7 @@
 """One page of all benchmarks: BENCHMARKS.md and, beside it, the numbers and the plots in docs/.
 
-Reads what the last runs kept in build/ (`make bench` runs them); what was not measured is said.
+Reads what the last runs kept in build/ (`make bench` runs them); what was not run there is as it
+was, and what was never measured is said.
 
     python -m tests.benchmarks.report
 """
@@ -211,6 +212,21 @@ def remediator_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
         yield Row(what, unit, tools["selfheal"][number_], peers, "", goal)
 
 
+#: Number of build/bench-simulation.json → what it is, its unit.
+_SIMULATION = (
+    ("node_hours_per_s", "remediator: node-hours in a second", "node-hours/s"),
+    ("remediator_cpu_s_per_seed", "the same: processor a seed", "s"),
+    ("messages_per_s", "worker: messages in a second", "messages/s"),
+    ("worker_cpu_s_per_seed", "the same: processor a seed", "s"),
+)
+
+
+def simulation_rows(kept: Mapping[str, Any]) -> Iterator[Row]:
+    """From build/bench-simulation.json."""
+    for name, what, unit in _SIMULATION:
+        yield Row(what, unit, kept[name], {})
+
+
 #: What grows with what: rows, their sizes, the number, what it is.
 _AMONG = {"latency-100": 100, "latency": 1000, "latency-5000": 5000}
 _ON_A_NODE = {"pods-10": 10, "pods-50": 50, "pods-200": 200}
@@ -309,6 +325,18 @@ def kept(name: str) -> Any:
     return json.loads(file.read_text()) if file.exists() else None
 
 
+def _committed() -> dict[str, Any]:
+    """What the numbers in docs/ hold."""
+    file = ROOT / "docs" / "benchmarks.json"
+    return dict(json.loads(file.read_text())["measured"]) if file.exists() else {}
+
+
+def together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured `now`, and `before` what was not; of the remediator row by row."""
+    rows = {**before.get("remediator", {}), **now.get("remediator", {})}
+    return {**before, **now} | ({"remediator": rows} if rows else {})
+
+
 def commits(measured: object) -> Iterator[str]:
     """All that measurements say of the commit that they are of."""
     if isinstance(measured, Mapping):
@@ -356,6 +384,16 @@ def page(about: Mapping[str, str], measured: Mapping[str, Any]) -> Iterator[str]
             yield ""
     else:
         yield "Not measured: `make bench-remediator`."
+        yield ""
+    yield "## Simulation"
+    yield ""
+    if found := measured.get("simulation"):
+        yield f"{found['seeds']} seeds of each side, one process; load average"
+        yield f"{found['load_average']:.1f}. See [docs/simulation.md](docs/simulation.md)."
+        yield ""
+        yield from table(list(simulation_rows(found)))
+    else:
+        yield "Not measured: `make bench-simulation`."
     yield ""
 
 
@@ -404,14 +442,16 @@ def plots(measured: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def main() -> int:
     """Writes the page, the numbers and the plots."""
-    measured = {name: kept(name) for name in ("worker", "growth", "remediator", "healing")}
-    measured = {name: found for name, found in measured.items() if found}
+    names = ("worker", "growth", "remediator", "healing", "simulation")
+    measured = together(_committed(), {name: found for name in names if (found := kept(name))})
     about = machine()
     about["commit"] = ", ".join(sorted({*commits(measured)})) or about["commit"]
     docs = ROOT / "docs"
     docs.mkdir(exist_ok=True)
     rows = [asdict(row) for row in worker_rows(measured["worker"])] if "worker" in measured else []
     rows += [asdict(row) for row in remediator_rows(measured.get("remediator", {}))]
+    if "simulation" in measured:
+        rows += [asdict(row) for row in simulation_rows(measured["simulation"])]
     everything = {"machine": about, "rows": rows, "measured": measured}
     (docs / "benchmarks.json").write_text(json.dumps(everything, indent=1) + "\n")
     for name, text in plots(measured):

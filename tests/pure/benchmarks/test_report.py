@@ -77,7 +77,31 @@ def test_a_plot_is_well_formed_and_inside_its_frame(series: dict[str, report.Poi
 
 def test_a_page_without_numbers_says_what_to_run() -> None:
     text = "\n".join(report.page({"date": "2026-01-01"}, {}))
-    assert text.count("Not measured: ") == 3
+    assert text.count("Not measured: ") == 4
+
+
+def test_what_was_not_run_again_stays() -> None:
+    before = {"worker": {"commit": "a"}, "remediator": {"idle": {"x": 1}, "latency": {"x": 1}}}
+    now = {"worker": {"commit": "b"}, "remediator": {"latency": {"x": 2}}}
+    assert report.together(before, now) == {
+        "worker": {"commit": "b"},
+        "remediator": {"idle": {"x": 1}, "latency": {"x": 2}},
+    }
+    assert report.together({}, {}) == {}
+
+
+def test_the_simulation_has_its_rates_in_the_page() -> None:
+    found = {
+        "seeds": 60,
+        "load_average": 0.5,
+        "node_hours_per_s": 12.3,
+        "remediator_cpu_s_per_seed": 0.9,
+        "messages_per_s": 45.6,
+        "worker_cpu_s_per_seed": 0.8,
+    }
+    text = "\n".join(report.page({"date": "2026-01-01"}, {"simulation": found}))
+    assert "| remediator: node-hours in a second | 12.3 node-hours/s |" in text
+    assert "| worker: messages in a second | 45.6 messages/s |" in text
 
 
 def test_the_remediator_s_rows_are_those_that_were_run() -> None:
