@@ -18,7 +18,7 @@ from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Json
 from selfheal_remediator.kube.responses import (
     Outcome,
-    budget_shortage,
+    budget_refusal,
     classify_eviction,
     understood,
 )
@@ -157,9 +157,9 @@ def _refusal(api: KubernetesApi, action: RestartAction) -> str:
     result = classify_eviction(answer)
     if result.outcome.over:
         return ""
-    shortage = budget_shortage(result.message)
-    if result.outcome is Outcome.BUDGET and shortage:
-        return f"PDB {pod.namespace}/{shortage}"
+    refusal = budget_refusal(result.message)
+    if result.outcome is Outcome.BUDGET and refusal:
+        return f"PDB {pod.namespace}/{refusal}"
     return f"{result.outcome.value}: {result.message[:200]}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from selfheal_remediator.drain.eviction import STUCK_AFTER, Eviction, Step
 from selfheal_remediator.kube.budgets import Budget
 from selfheal_remediator.kube.deletion_check import NOT_DELETED
-from selfheal_remediator.kube.responses import Outcome, budget_shortage
+from selfheal_remediator.kube.responses import Outcome, budget_refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ def _refusal_text(item: Eviction, outcome: Outcome, budgets: list[Budget]) -> st
     if outcome is Outcome.SEVERAL_BUDGETS:
         return f"more than one PDB: {names or item.message}"
     if outcome in (Outcome.BUDGET, Outcome.PROCESSING):
-        shortage = budget_shortage(item.message)
-        return f"PDB {item.pod.namespace}/{shortage}" if shortage else f"PDB {names}"
+        refusal = budget_refusal(item.message)
+        return f"PDB {item.pod.namespace}/{refusal}" if refusal else f"PDB {names}"
     return item.message[:200] or outcome.value
 
 

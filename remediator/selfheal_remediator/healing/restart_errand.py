@@ -19,7 +19,7 @@ from selfheal_remediator.kube.client import KubernetesApi
 from selfheal_remediator.kube.json_values import as_name
 from selfheal_remediator.kube.responses import (
     Outcome,
-    budget_shortage,
+    budget_refusal,
     classify_eviction,
     understood,
 )
@@ -141,6 +141,6 @@ def _evict(api: KubernetesApi, errand: Errand, *, dry_run: bool) -> SkipReason |
         return None
     text = result.message[:300]
     if result.outcome is Outcome.BUDGET:
-        shortage = budget_shortage(result.message)
-        text = f"PDB {pod.namespace}/{shortage}" if shortage else text
+        refusal = budget_refusal(result.message)
+        text = f"PDB {pod.namespace}/{refusal}" if refusal else text
     return SkipReason(result.outcome.value, text)

@@ -157,16 +157,24 @@ class EvictionResult:
     retry_after: float | None = None
 
 
-_BUDGET_TEXT = re.compile(
+_SHORTAGE = re.compile(
     r"The disruption budget (?P<name>\S+) needs (?P<needs>\d+) healthy pods"
     r" and has (?P<has>\d+) currently"
 )
+#: Servers newer than 1.34, where the numbers are not why: `because it failed sync: …`, `: …`.
+_CLOSED = re.compile(
+    r"The disruption budget (?P<name>\S+) does not allow evicting pods currently(?P<why>.{0,200})"
+)
 
 
-def budget_shortage(message: str) -> str | None:
-    """`name needs N, has M` from the server's text, None when it says nothing of the kind."""
-    found = _BUDGET_TEXT.search(message)
-    return f"{found['name']} needs {found['needs']}, has {found['has']}" if found else None
+def budget_refusal(message: str) -> str | None:
+    """`name needs N, has M`, or `name does not allow evictions` and why, from the server's text;
+    None when it says neither."""
+    if found := _SHORTAGE.search(message):
+        return f"{found['name']} needs {found['needs']}, has {found['has']}"
+    if found := _CLOSED.search(message):
+        return f"{found['name']} does not allow evictions{found['why']}"
+    return None
 
 
 def classify_eviction(answer: Answer) -> EvictionResult:
@@ -212,6 +220,8 @@ def _forbidden(reasons: set[str], text: str) -> Outcome:
     if "NamespaceTerminating" in reasons:
         return Outcome.NAMESPACE
     # Too many pods are on their way already (the budget's DisruptedPods map), or it is negative.
-    if "isruption" in text and ("negative" in text or "too big" in text):
+    # A server as old as 1.34 names no cause.
+    by_words = "isruption" in text and ("negative" in text or "too big" in text)
+    if "DisruptionBudget" in reasons or by_words:
         return Outcome.PROCESSING
     return Outcome.FORBIDDEN

@@ -10,7 +10,7 @@ from selfheal_remediator.failures import Expired
 from selfheal_remediator.kube.responses import (
     Answer,
     Outcome,
-    budget_shortage,
+    budget_refusal,
     classify_eviction,
     is_conflict,
     is_refusal,
@@ -44,10 +44,50 @@ def test_a_budget_with_too_much_under_way_is_waited_for(message: str) -> None:
     assert classify_eviction(Answer(403, body.encode())).outcome is Outcome.PROCESSING
 
 
-def test_the_shortage_is_read_from_the_servers_text() -> None:
-    text = "The disruption budget a-pdb needs 3 healthy pods and has 2 currently"
-    assert budget_shortage(text) == "a-pdb needs 3, has 2"
-    assert budget_shortage("something else") is None
+CLOSED = "The disruption budget b does not allow evicting pods currently"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("pdb disruptions allowed is negative", "pdb disruptions allowed is negative"),
+        ("DisruptedPods map too big", "too many pending evictions"),
+        ("in other words", "in other words"),
+    ],
+)
+def test_a_server_that_names_the_cause_of_a_403_may_say_it_in_any_words(
+    message: str, words: str
+) -> None:
+    cause = {"reason": "DisruptionBudget", "message": f"{CLOSED}: {words}"}
+    answer = refused(403, "Forbidden", f'poddisruptionbudget "b" is forbidden: {message}', cause)
+    result = classify_eviction(answer)
+    assert result.outcome is Outcome.PROCESSING
+    assert budget_refusal(result.message) == f"b does not allow evictions: {words}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        # All versions.
+        (
+            "The disruption budget a-pdb needs 3 healthy pods and has 2 currently",
+            "a-pdb needs 3, has 2",
+        ),
+        # Newer ones, where the controller could not compute the numbers or they are not why.
+        (
+            f"{CLOSED} because it failed sync: found no controllers",
+            "b does not allow evictions because it failed sync: found no controllers",
+        ),
+        (f"{CLOSED} (Odd): no reason", "b does not allow evictions (Odd): no reason"),
+        (CLOSED, "b does not allow evictions"),
+        ("something else", None),
+    ],
+)
+def test_why_a_budget_refuses_is_read_from_the_servers_text(text: str, said: str | None) -> None:
+    assert budget_refusal(text) == said
+    cause = {"reason": "DisruptionBudget", "message": text}
+    answer = refused(429, "TooManyRequests", "Cannot evict pod", cause)
+    assert classify_eviction(answer).outcome is Outcome.BUDGET
 
 
 @pytest.mark.parametrize("status", [{"code": 410}, {"reason": "Expired"}, {"reason": "Gone"}])
