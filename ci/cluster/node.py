@@ -255,19 +255,19 @@ def _binds(folder: Path) -> list[str]:
     for setting in _KERNEL_SETTINGS:
         fake = shlex.quote(str(folder / "sys" / setting.replace("/", ".")))
         commands.append(f"mount --bind {fake} /proc/sys/{setting}")
+    # A boot id of its own, where every kubelet looks for it; since 1.37 no flag says otherwise.
+    commands.append(f"mount --bind {root}/boot_id /proc/sys/kernel/random/boot_id")
     # Pods may ask for mounts to be propagated; this shares with them, and not with the host.
     return [*commands, "mount --make-rshared /"]
 
 
 def _kubelet_arguments(layout: Layout, chosen: Network, index: int) -> list[str]:
     node = layout.node_name(index)
-    folder = layout.node_root(node)
     return [
-        f"--config={folder / 'kubelet.yaml'}",
+        f"--config={layout.node_root(node) / 'kubelet.yaml'}",
         f"--kubeconfig={layout.certificates / f'kubelet-{node}.kubeconfig'}",
         f"--hostname-override={node}",
         f"--node-ip={chosen.node(index)}",
-        f"--boot-id-file={folder / 'boot_id'}",
     ]
 
 
