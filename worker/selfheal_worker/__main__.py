@@ -218,6 +218,7 @@ def _run(_: argparse.Namespace) -> int:
     from selfheal_worker.metrics import Metrics
     from selfheal_worker.model import injected_faults, registry
     from selfheal_worker.model.analysis import Call
+    from selfheal_worker.model.provider import Origin
     from selfheal_worker.task import task_file
     from selfheal_worker.worker import Worker
 
@@ -227,11 +228,15 @@ def _run(_: argparse.Namespace) -> int:
     def observe(call: Call) -> None:
         metrics.model.called(call.origin, call.seconds, call.error, call.usage)
 
+    def loaded(origin: Origin, seconds: float) -> None:
+        metrics.model.loaded(origin, seconds)
+        memory.keep_loaded()
+
     chain = registry.chain(
         settings,
         task_file.load(settings.task_file),
         observe=observe,
-        loaded=metrics.model.loaded,
+        loaded=loaded,
         before=injected_faults.before_calls(
             settings.fault_model_delay, settings.fault_model_hang_file
         ),

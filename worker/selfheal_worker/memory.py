@@ -1,8 +1,10 @@
-"""How the C library keeps memory for us: flat, whatever the messages are like."""
+"""Memory: how the C library keeps it, flat whatever the messages are like, and what the garbage
+collector need not look at."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 
 # glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -23,3 +25,9 @@ def keep_flat() -> None:
     mallopt(_M_ARENA_MAX, 2)
     mallopt(_M_MMAP_THRESHOLD, _LARGE)
     mallopt(_M_TRIM_THRESHOLD, _LARGE)
+
+
+def keep_loaded() -> None:
+    """Have the garbage collector never again look at what is there now: libraries and the model,
+    which stay to the end. What it still looks at is little, and of messages."""
+    gc.freeze()

@@ -50,3 +50,26 @@ def grown(*, kept: bool) -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_memory_of_large_messages_is_returned_to_the_system() -> None:
     assert grown(kept=True) <= 4
+
+
+LOADED = """
+import gc
+from selfheal_worker import memory
+
+before = [[]]
+memory.keep_loaded()
+after = [[]]
+watched = {id(one) for one in gc.get_objects()}
+print(id(before) in watched, id(after) in watched)
+"""
+
+
+def test_the_garbage_collector_looks_only_at_what_came_later() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.stdout.split() == ["False", "True"]
