@@ -98,8 +98,9 @@ class Handlers:
             work: Work = self._queue.get()
             if work.given_up:
                 continue
-            work.due = self._now() + self._deadline  # first: it would be taken for waiting
-            work.started = self._now()
+            now = self._now()
+            work.due = now + self._deadline  # first: it would be taken for waiting
+            work.started = now
             self._running[number] = work
             try:
                 if work.read is not None:

@@ -22,6 +22,7 @@ class InFlight:
     def __init__(self, settings: Settings, runtime: Runtime = REAL) -> None:
         self._settings = settings
         self._runtime = runtime
+        self._shortest_delay = min(settings.retry_delays)
         self._works: dict[int, Work] = {}
         #: Unix seconds; also set while messages wait for an overloaded server, as they should.
         self.last_progress = self._runtime.time()
@@ -52,7 +53,7 @@ class InFlight:
                 attempts,
                 received,
                 max_attempts=self._settings.max_attempts,
-                delay=min(self._settings.retry_delays),
+                delay=self._shortest_delay,
             ),
         )
         self._works[delivery.tag] = work

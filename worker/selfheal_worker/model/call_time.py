@@ -86,7 +86,7 @@ class CallTime:
     def _wait_for_turn(self, limits: Limits) -> float:
         begun = self._now()
         self._watched.due = math.inf
-        shorter = limits.lowered and not self._last
+        shorter = not self._last and limits.lowered
         wait = min(self.wait, _SHORT_WAIT) if shorter else self.wait
         try:
             return limits.enter(begun + wait, self.seconds, self._is_given_up)

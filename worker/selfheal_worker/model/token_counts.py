@@ -36,7 +36,7 @@ def without_bad_counts(reply: bytes) -> bytes:
     Any other reply, also one that is no JSON, comes back as it is.
     """
     try:
-        body = json.loads(reply, parse_int=_integer)
+        body = _DECODER.decode(reply.decode(json.detect_encoding(reply), "surrogatepass"))
     except (ValueError, RecursionError):
         return reply
     if not isinstance(body, dict):
@@ -86,3 +86,7 @@ def _count(reported: object, most: int) -> int | None:
 
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _LONGEST_NUMBER else float(digits)
+
+
+#: Made once: `json.loads` makes one for each reply where a number is read in another way.
+_DECODER = json.JSONDecoder(parse_int=_integer)
