@@ -29,5 +29,6 @@ def keep_flat() -> None:
 
 def keep_loaded() -> None:
     """Have the garbage collector never again look at what is there now: libraries and the model,
-    which stay to the end. What it still looks at is little, and of messages."""
-    gc.freeze()
+    which stay to the end. The second time it does nothing: what came later is of messages."""
+    if not gc.get_freeze_count():
+        gc.freeze()

@@ -59,6 +59,7 @@ from selfheal_worker import memory
 before = [[]]
 memory.keep_loaded()
 after = [[]]
+memory.keep_loaded()
 watched = {id(one) for one in gc.get_objects()}
 print(id(before) in watched, id(after) in watched)
 """
