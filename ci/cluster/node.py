@@ -255,7 +255,7 @@ def _binds(folder: Path) -> list[str]:
     for setting in _KERNEL_SETTINGS:
         fake = shlex.quote(str(folder / "sys" / setting.replace("/", ".")))
         commands.append(f"mount --bind {fake} /proc/sys/{setting}")
-    # A boot id of its own, where every kubelet looks for it; since 1.37 no flag says otherwise.
+    # A boot id of its own in the place that every kubelet reads; 1.37 has no flag for another.
     commands.append(f"mount --bind {root}/boot_id /proc/sys/kernel/random/boot_id")
     # Pods may ask for mounts to be propagated; this shares with them, and not with the host.
     return [*commands, "mount --make-rshared /"]

@@ -15,7 +15,7 @@ from rich.ansi import AnsiDecoder
 from rich.console import Console
 
 _ROOT = Path(__file__).parents[2]
-_WIDTH = 110  # columns
+_WIDTH = 120  # columns
 _WEB_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 _BEGIN = "▸ "  # of the first step; before it stand make's own lines
 
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("recording", type=Path)
     parser.add_argument("--out", type=Path, default=_ROOT / "docs" / "demo.svg", metavar="FILE")
     options = parser.parse_args()
-    recorded = options.recording.read_text(encoding="utf-8")
+    recorded = options.recording.read_bytes().decode()  # with each carriage return
     try:
         picture = draw(recorded)
     except ValueError as error:

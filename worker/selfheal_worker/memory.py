@@ -1,5 +1,5 @@
-"""Memory: how the C library keeps it, flat whatever the messages are like, and what the garbage
-collector need not look at."""
+"""How the C library keeps memory, flat whatever the messages are like, and what is left out of
+garbage collection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def keep_flat() -> None:
 
 
 def keep_loaded() -> None:
-    """Have the garbage collector never again look at what is there now: libraries and the model,
-    which stay to the end. The second time it does nothing: what came later is of messages."""
+    """Leave what is there now out of each garbage collection: libraries and the model, which stay
+    to the end. The second time it does nothing: what came later is of messages."""
     if not gc.get_freeze_count():
         gc.freeze()
