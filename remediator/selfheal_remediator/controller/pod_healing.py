@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from selfheal_remediator.config import PODS_HUNG
 from selfheal_remediator.controller.authority import Authority
 from selfheal_remediator.controller.mode import Mode
 from selfheal_remediator.healing.callbacks import Callbacks
@@ -68,16 +67,12 @@ class PodHealing:
         returns when to be called again."""
         paused = self._authority.paused
         wake = self.healer.advance(now, stopped=f"{PAUSED}{paused}" if paused else unhealthy)
-        cordoned = (
-            entry.node.name
-            for entry in self._planner.entries.values()
-            if entry.state is not None and entry.state.condition == PODS_HUNG
-        )
+        planner, healer = self._planner, self.healer
         signals = reported_of_nodes(
-            self._planner.signals, self.healer.findings, cordoned, now, known=self.healer.known
+            planner.signals, healer.findings, planner.pods_hung, now, known=healer.known
         )
-        if signals != self._planner.signals:
-            self._planner.signal(signals, now)
+        if signals != planner.signals:
+            planner.signal(signals, now)
             return now
         return wake
 

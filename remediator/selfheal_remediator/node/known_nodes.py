@@ -39,6 +39,8 @@ class KnownNodes:
         #: (uids) they were is kept until `take_changed`.
         self.revision = 0
         self._changed: set[str] = set()
+        #: Nodes (uids) whose annotation is about PodsHung, or will be after the write under way.
+        self._pods_hung: set[str] = set()
 
     def reconfigure(self, config: Config, now: float) -> None:
         """Continue with other rules; what was seen of conditions that are in both is kept."""
@@ -56,10 +58,9 @@ class KnownNodes:
 
     def forget_pending(self) -> None:
         """Nothing handed out counts any more."""
-        for entry in self.entries.values():
+        for uid, entry in self.entries.items():
             entry.pending = None
-        self.revision += 1
-        self._changed.update(self.entries)
+            self.note_changed(uid)
         self.dirty.update(self.entries)
 
     def marks_changed(self, names: Iterable[str]) -> None:
@@ -129,6 +130,18 @@ class KnownNodes:
         """What is thought of the node, or under way with it, has changed."""
         self.revision += 1
         self._changed.add(uid)
+        entry = self.entries.get(uid)
+        state = entry.state if entry is not None else None
+        if state is not None and state.condition == PODS_HUNG:
+            self._pods_hung.add(uid)
+        else:
+            self._pods_hung.discard(uid)
+
+    @property
+    def pods_hung(self) -> list[str]:
+        """Nodes (names) whose annotation is about PodsHung, or will be after the write under way.
+        Kept at each change: going over all nodes in each turn would delay its writes."""
+        return [self.entries[uid].node.name for uid in self._pods_hung]
 
     def _forget(self, uid: str, now: float) -> None:
         entry = self.entries.pop(uid, None)

@@ -109,6 +109,12 @@ class Planner:
         return self._known.signals
 
     @property
+    def pods_hung(self) -> list[str]:
+        """Nodes (names) whose annotation is about PodsHung, or will be after the write under
+        way."""
+        return self._known.pods_hung
+
+    @property
     def revision(self) -> int:
         """Grows with every change of what is thought of a node or under way with it."""
         return self._known.revision

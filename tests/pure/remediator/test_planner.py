@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from selfheal_remediator.config import Config
+from selfheal_remediator.config import PODS_HUNG, Config
 from selfheal_remediator.kube.informer import Change
 from selfheal_remediator.kube.objects import Node, Taint, node_from_json
 from selfheal_remediator.node.actions import Action, Kind
@@ -307,6 +307,31 @@ def _carry_out(planner: Planner, actions: tuple[Action, ...], now: float) -> Non
             version=str(int(entry.node.version) + 1),
         )
         planner.settled(action, done, now)
+
+
+def test_it_is_known_which_nodes_are_cordoned_for_their_pods() -> None:
+    """Also those that are about to be; no more after a failure, another term, or the node's end."""
+    rules = builders.rule(condition=PODS_HUNG, action="cordon"), builders.rule(action="cordon")
+    about = builders.config(*rules, limits={"maxUnavailable": "100%"}, signal={"enabled": False})
+    planner = Planner(about, OWNER, NOW)
+    for name in ("hung", "bad", "well"):
+        _put(planner, node(name, condition("True" if name == "bad" else "False")))
+    planner.plan(NOW)
+    assert planner.pods_hung == []
+    planner.signal({"hung": condition("True", PODS_HUNG)}, NOW)
+    (cordon,) = planner.plan(NOW).actions
+    assert planner.pods_hung == ["hung"]
+    planner.failed(cordon, NOW)
+    assert planner.pods_hung == []
+    planner.plan(NOW + 1)
+    assert planner.pods_hung == ["hung"]
+    planner.forget_pending()
+    assert planner.pods_hung == []
+    _carry_out(planner, planner.plan(NOW + 2).actions, NOW + 2)
+    planner.plan(NOW + 2)
+    assert planner.pods_hung == ["hung"]
+    planner.apply(Change("hung", planner.entries["uid-hung"].node, None), NOW + 3)
+    assert planner.pods_hung == []
 
 
 def test_a_false_wave_touches_one_percent_and_the_genuine_are_served() -> None:
