@@ -10,7 +10,7 @@ from typing import Any
 
 from selfheal_worker.broker import Delivery
 from selfheal_worker.model.provider import UnconfirmedRefusalError
-from selfheal_worker.model.refusals import RefusalHistory
+from selfheal_worker.model.refusals import MAY_RETRY, NO_HISTORY, RefusalHistory
 from selfheal_worker.retries import ATTEMPTS_HEADER, REASON_HEADER, DeadLetter
 
 # A larger body is not decoded for its id: that takes thirty times its size.
@@ -61,7 +61,7 @@ def refusal_history(
     """
     if attempts and got.get(ERROR_CLASS) == UnconfirmedRefusalError.__name__:
         return RefusalHistory(refused_by=received - delay)
-    return RefusalHistory(may_retry=attempts + 1 < max_attempts)
+    return MAY_RETRY if attempts + 1 < max_attempts else NO_HISTORY
 
 
 def headers(delivery: Delivery, letter: DeadLetter, detail: str, now: float) -> dict[str, Any]:

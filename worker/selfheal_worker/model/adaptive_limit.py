@@ -82,7 +82,7 @@ def next_at(state: AdaptiveLimit) -> float:
 
 def sent(before: AdaptiveLimit) -> AdaptiveLimit:
     """A call begins."""
-    return before._replace(running=before.running + 1)
+    return AdaptiveLimit(before.limit, before.running + 1, *before[2:])  # faster than _replace
 
 
 def failed(before: AdaptiveLimit) -> AdaptiveLimit:

@@ -116,7 +116,10 @@ class Chain:
                 errors.append(None)
                 continue
             try:
-                part = spent.part(member.until(spent.deadline, remaining), last=not remaining)
+                part = spent
+                if len(self.members) > 1 or member.deadline is not None:
+                    until = member.until(spent.deadline, remaining)
+                    part = spent.part(until, last=not remaining)
                 if not member.warm:
                     self._probes.wake(member, part.deadline, part.turn(member.limits))
                 analysis = Analysis(self._options, member, text, sent, part, history)

@@ -41,8 +41,9 @@ class RefusalHistory:
     refused_by: float | None = None
 
 
-#: Of a text that does not come from the queue, and will not come again.
+#: Of a text that will not come again; of one that will, and was not refused before.
 NO_HISTORY = RefusalHistory()
+MAY_RETRY = RefusalHistory(may_retry=True)
 
 
 class Refusals:
