@@ -132,9 +132,10 @@ class State:
         The cordons are the flap count, by which a node waits for a person: a detector's text
         must not displace them.
         """
-        state = self
-        if self._excess(state) > 0:
-            state = self._with_shorter_reason()
+        text = self.untrimmed()
+        if len(text.encode()) <= MAX_BYTES:
+            return text  # nearly always; the write waits for it
+        state = self._with_shorter_reason()
         if self._excess(state) > 0:
             merged = (("", max((count for _, count in state.returns), default=0)),)
             state = replace(state, returns=merged if state.returns else ())
