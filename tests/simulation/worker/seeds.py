@@ -1,12 +1,11 @@
-"""Many seeds, one after the other: what fails is shrunk and printed."""
+"""Seeds of the worker's side: what fails is shrunk, and one is replayed."""
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Iterable
 
+from tests.simulation.pool import Outcome
 from tests.simulation.worker import run, world
 from tests.simulation.worker.checks import Problem
 from tests.simulation.worker.shrinking import Kept, shrink
@@ -21,6 +20,13 @@ def failing(seeds: Iterable[int]) -> dict[int, list[Problem]]:
         if problems:
             found[seed] = problems
     return found
+
+
+def check(seed: int) -> Outcome:
+    """Run one; where it fails, find the smallest world that fails by the same invariant."""
+    history, problems, _ = run.run(world.make(seed))
+    failure = smallest_story(seed, problems) if problems else ""
+    return Outcome("worker", seed, failure, messages=len(history.published))
 
 
 def smallest_story(seed: int, problems: list[Problem]) -> str:
@@ -52,20 +58,6 @@ def replay(seed: int) -> bool:
     history, problems, trace = run.run(world.make(seed), detail=True)
     _say(*trace, "", *history.story(), "", *map(str, problems))
     return not problems
-
-
-def main(seeds: range) -> bool:
-    """Run these seeds, or the one of the environment variable SEED; whether all went well."""
-    if given := os.environ.get("SEED"):
-        return replay(int(given))
-    begun, bad = time.perf_counter(), 0
-    for seed in seeds:
-        if problems := failing([seed]).get(seed):
-            bad += 1
-            _say(smallest_story(seed, problems))
-    seconds = time.perf_counter() - begun
-    _say(f"worker: {len(seeds)} seeds, {bad} failed, {seconds:.0f} s")
-    return not bad
 
 
 def _say(*lines: str) -> None:

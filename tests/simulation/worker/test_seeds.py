@@ -13,19 +13,18 @@ pytest.importorskip("greenlet")
 pytest.importorskip("langchain_ollama")
 pytest.importorskip("langchain_openai")
 
+from tests.simulation import pool
 from tests.simulation.worker import run, seeds, world
 from tests.simulation.worker.shrinking import Kept, shrink
 from tests.simulation.worker.world import World
 
-#: How many seeds are run here: one test for ten of them.
+#: How many seeds are run here.
 SEEDS = int(os.environ.get("SEEDS", "300"))
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 10))
-def test_no_seed_breaks_an_invariant(first: int) -> None:
-    found = seeds.failing(range(first, min(first + 10, SEEDS)))
-    for seed, problems in found.items():
-        pytest.fail(seeds.smallest_story(seed, problems))
+def test_no_seed_breaks_an_invariant() -> None:
+    if failures := pool.failures("worker", range(SEEDS)):
+        pytest.fail("\n\n".join(failures))
 
 
 def _digest(seed: int) -> str:
