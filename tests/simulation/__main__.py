@@ -66,7 +66,8 @@ def run(sides: tuple[str, ...], seeds: range) -> int:
     seconds = time.monotonic() - began
     for side, outcomes in done.items():
         failed = sorted(one.seed for one in outcomes if one.failure)
-        sys.stdout.write(f"{side}: {len(outcomes)} seeds, {len(failed)} failed {failed or ''}\n")
+        numbers = f" {failed}" if failed else ""
+        sys.stdout.write(f"{side}: {len(outcomes)} seeds, {len(failed)} failed{numbers}\n")
     every = [one for outcomes in done.values() for one in outcomes]
     sys.stdout.write(
         f"{sum(one.node_hours for one in every):,.0f} node-hours and "

@@ -60,10 +60,12 @@ def test_no_tasks_no_answers() -> None:
 def test_sets_have_the_same_order_in_each_process_and_the_caller_keeps_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PYTHONHASHSEED", "7")
-    first, second = (list(run_all(_hash_of, ["node-01"], processes=1)) for _ in range(2))
-    assert first == second
-    assert os.environ["PYTHONHASHSEED"] == "7"
+    answers = set()
+    for given in ("7", "8"):
+        monkeypatch.setenv("PYTHONHASHSEED", given)
+        answers.update(run_all(_hash_of, ["node-01"], processes=1))
+        assert os.environ["PYTHONHASHSEED"] == given
+    assert len(answers) == 1
 
 
 def test_a_process_that_dies_ends_the_run() -> None:
