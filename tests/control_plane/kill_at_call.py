@@ -30,6 +30,8 @@ class Story:
     """What happens on a stage of its own while the process is killed at a call, once."""
 
     world: World
+    #: Whether it is killed only at calls that change something, Events not among them.
+    changes_only = False
 
     def __init__(self, site: Site, number: int, way: str) -> None:
         self.site, self.number, self.way = site, number, way
@@ -37,7 +39,11 @@ class Story:
         self.killed_at = ""
         self._processes: list[Remediator] = []
         self._successor_leads = threading.Event()
-        self.proxy = Proxy(site.account, self._before, self._after, alone=site.name)
+        self.proxy = Proxy(
+            *(site.account, self._before, self._after),
+            alone=site.name,
+            changes_only=self.changes_only,
+        )
         site.account = self.proxy.kubeconfig(site.account, site.folder / "proxied.kubeconfig")
 
     def tell(self) -> None:

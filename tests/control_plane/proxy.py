@@ -1,5 +1,6 @@
 """Stands between a remediator and the API server, and can act at its n-th request."""
 
+import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,8 @@ from selfheal_remediator.kube.access import load_configuration
 #: Asked once at the start, before anything is done.
 _PREPARATION = "selfsubjectaccessreviews"
 _LEASES = "/apis/coordination.k8s.io/v1/leases?"
+#: Of what it did, not part of it.
+_EVENTS = "/events"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -43,6 +46,7 @@ class Proxy:
     after: the API server has answered, the client has not heard of it. Requests are kept in
     `seen`, but for those that say nothing new: permissions asked for, a Lease renewed again.
     alone: the namespace in which other remediators are searched for, instead of everywhere.
+    changes_only: reads and Events are not counted. What was changed is in `changed`.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class Proxy:
         before: Callable[[int], bool] = lambda _n: True,
         after: Callable[[int], None] = lambda _n: None,
         alone: str = "",
+        *,
+        changes_only: bool = False,
     ) -> None:
         configuration, _ = load_configuration(kubeconfig)
         self._upstream = str(configuration.host)
@@ -61,8 +67,11 @@ class Proxy:
             maxsize=64,
         )
         self._before, self._after, self._alone = before, after, alone
+        self._changes_only = changes_only
         self._lock = threading.Lock()
         self.seen: list[str] = []
+        #: Requests that the API server carried out, with the uid of the object in its answer.
+        self.changed: list[tuple[str, str]] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -118,12 +127,19 @@ class Proxy:
     def _count(self, request: str, body: bytes) -> int:
         if _PREPARATION in request:
             return 0
+        if self._changes_only and (request.startswith("GET ") or _EVENTS in request):
+            return 0
         renewal = "/leases/" in request and body.startswith(b"[")
         with self._lock:
             if renewal and request in self.seen:
                 return 0
             self.seen.append(request)
             return len(self.seen)
+
+    def _note(self, handler: BaseHTTPRequestHandler, answer: bytes) -> None:
+        uid = str((json.loads(answer).get("metadata") or {}).get("uid", ""))
+        with self._lock:
+            self.changed.append((f"{handler.command} {handler.path.partition('?')[0]}", uid))
 
     def _answer(self, handler: BaseHTTPRequestHandler, answer: urllib3.BaseHTTPResponse) -> None:
         handler.send_response(answer.status)
@@ -132,6 +148,8 @@ class Proxy:
                 handler.send_header(key, answer.headers[key])
         if "watch=true" not in handler.path:
             data = answer.read()
+            if handler.command != "GET" and answer.status < 300:
+                self._note(handler, data)
             handler.send_header("Content-Length", str(len(data)))
             handler.end_headers()
             handler.wfile.write(data)
