@@ -1,15 +1,16 @@
 """The only pod of a Deployment leaves its node by a rollout, whoever is killed at which call.
 
-The short form kills at a few seeded calls; SELFHEAL_LONG=1 kills at every one, in each of three
+The short form kills at a few seeded changes; SELFHEAL_LONG=1 kills at every call, in each of three
 ways. The Deployment's controller, the scheduler and the budget's controller are the real ones.
 """
 
 from pathlib import Path
 
 from ci.parts import ensure
+from selfheal_remediator.drain.surge import SURGED_KEY
 from selfheal_remediator.kube.objects import Json
 from tests.control_plane.conftest import Stages
-from tests.control_plane.kill_at_call import LEASE, Story, kill_everywhere
+from tests.control_plane.kill_at_call import LEASE, LONG, Story, kill_everywhere
 from tests.control_plane.permissions import chart_permissions
 from tests.control_plane.site import Site
 from tests.control_plane.world import World
@@ -82,6 +83,8 @@ def test_killed_at_any_call_no_pod_is_missing_or_left_over(stages: Stages) -> No
 class _Surge(Story):
     """A node with the only pod of a Deployment is drained."""
 
+    changes_only = not LONG
+
     def __init__(self, site: Site, number: int, way: str) -> None:
         super().__init__(site, number, way)
         self.world = World(site, self._nobody_serves, self._too_many, pods="app=web")
@@ -101,6 +104,7 @@ class _Surge(Story):
     def tell(self) -> None:
         site = self.site
         bad = only_pod(site)
+        before = _deployment(site)["spec"]
         config = self._config()
         with self.world.watched():
             site.condition(bad, "True")
@@ -112,6 +116,10 @@ class _Surge(Story):
             self.wrongs.append(f"pods left on {bad}")
         if rollouts(site) != 1:
             self.wrongs.append(f"{rollouts(site)} rollouts")
+        after = _deployment(site)["spec"]
+        marks = after["template"]["metadata"].pop("annotations")
+        if marks.keys() != {SURGED_KEY} or after != before:
+            self.wrongs.append(f"more was changed than a rollout needs: {marks}, {after}")
 
     def _config(self) -> Path:
         return self.site.config(
@@ -121,6 +129,10 @@ class _Surge(Story):
             drain={"surge": True},
             lease=LEASE,
         )
+
+
+def _deployment(site: Site) -> Json:
+    return site.api.get(f"{APPS}/{site.name}/deployments/web")
 
 
 def _leaving(pod: Json) -> bool:
