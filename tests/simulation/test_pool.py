@@ -60,7 +60,7 @@ def test_no_tasks_no_answers() -> None:
 def test_sets_have_the_same_order_in_each_process_and_the_caller_keeps_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers = set()
+    answers: set[int] = set()
     for given in ("7", "8"):
         monkeypatch.setenv("PYTHONHASHSEED", given)
         answers.update(run_all(_hash_of, ["node-01"], processes=1))
