@@ -331,7 +331,7 @@ _SAFETY = Row(
                     "{{limit}}",
                 ),
             ),
-            empty="none is engaged",
+            empty="none is reached",
             steps=((None, "green"), (1, "orange")),
         ),
         Panel(

@@ -1,6 +1,6 @@
 """The user's cache: finished things appear whole under their key, or not at all.
 
-A build writes into a `.part` neighbour and renames it at its end, so a killed build leaves only a
+A build writes into a `.part` sibling and renames it at its end, so a killed build leaves only a
 leftover that the next one removes. A file lock per name lets two processes ask for the same thing:
 the second waits and finds it made.
 """

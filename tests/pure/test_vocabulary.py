@@ -43,6 +43,14 @@ OLD = {
     r"as long as": "while; until",
     r"roll-outs?": "rollout",
     r"hands? (?:it |them |messages )?back": "requeue",
+    r"engaged?": "reached; limited by",
+    r"annotate-only": "observe",
+    r"wards?": "policy state",
+    r"steer(?:s|ed|ing)?": "update consumer",
+    r"weakness(?:es)?": "vulnerability",
+    r"poor(?:ly)?": "degraded",
+    r"pulses?": "heartbeat",
+    r"max_?held(?:_?floor)?": "maxUnavailable, minAllowed",
 }
 #: What may not be part of an identifier -> what to write instead.
 OLD_IN_IDENTIFIERS = {
@@ -69,6 +77,15 @@ OLD_IN_IDENTIFIERS = {
     r"at_work": "active, working",
     r"roll_outs?": "rollout",
     r"(?:go|goes|going|went)_on": "continue",
+    r"engaged?": "reached",
+    r"ask_hold": "check_cordon",
+    r"annotate_only": "observe",
+    r"pulses?": "heartbeat",
+    r"poor(?:ly)?": "degraded",
+    r"steer(?:s|ed|ing)?": "update_consumer",
+    r"hands?_back": "requeue",
+    r"doors?": "adapter",
+    r"weakness(?:es)?": "vulnerability",
 }
 #: In modules a lock or a Lease is held.
 OLD_IN_PAGES = OLD | {r"h[eo]ld(?:s|ing)?": "cordon; contain; apply"}
