@@ -141,5 +141,5 @@ def _managers(raw: Json) -> set[tuple[str, str]]:
 
 
 def _spec(raw: Json) -> Json:
-    """Without what the API server gives to each Service anew."""
+    """Without what the API server gives to each new Service."""
     return {k: v for k, v in raw.get("spec", {}).items() if not k.startswith("clusterIP")}

@@ -110,8 +110,7 @@ class Planner:
 
     @property
     def pods_hung(self) -> list[str]:
-        """Nodes (names) whose annotation is about PodsHung, or will be after the write under
-        way."""
+        """Nodes (names) whose annotation is about PodsHung, or will be after a write under way."""
         return self._known.pods_hung
 
     @property
@@ -185,10 +184,8 @@ class Planner:
             self._known.dirty.add(action.uid)  # the watch was faster than the answer
 
     def failed(self, action: Action, now: float, delay: float = 0.0) -> None:
-        """The action was not carried out; the node is assessed again after `delay`.
-
-        A webhook or proxy may ask for any delay: no node waits longer than LONGEST_RETRY.
-        """
+        """The action was not carried out; the node is assessed again after `delay`, at most
+        LONGEST_RETRY, as a webhook or proxy may ask for any."""
         entry = self.entries.get(action.uid)
         if entry is None or entry.pending is not action:
             return
@@ -287,8 +284,7 @@ class Planner:
 
     def kept_from_repair(self, uid: str, now: float) -> str:
         """Why the step that is written down for the node may not begin any more, empty = it may."""
-        entry = self.entries.get(uid)
-        if entry is None:
+        if (entry := self.entries.get(uid)) is None:
             return ""
         if entry.assessment.recovering:
             return "the node recovered before it began"
@@ -307,9 +303,8 @@ class Planner:
             return _begun(action, action.state, tally, node, now)
         entry.due_at = entry.assessment.due_since
         tally.add_cordon(node, now)
-        second = int(now)
         # It may have waited for the limits since it was assessed.
-        state = action.state
+        state, second = action.state, int(now)
         state = replace(state, since=second, cordons=(*state.cordons[:-1], second))
         self._counts.note_cordon(entry.node.uid, now)
         self._waves.note_cordon(change.condition, entry.node.uid, now)
@@ -339,8 +334,7 @@ class Planner:
             self._enqueue(entry, now)
             if seen.action is not None and _free(entry, now):
                 unlimited.append((entry, seen.action))
-            due = _due(entry, self._counts.drain_deadline(entry), now)
-            if due is not None:
+            if (due := _due(entry, self._counts.drain_deadline(entry), now)) is not None:
                 self.schedule.put(entry, max(due, now))
         self._known.dirty.clear()
         for entry, action in unlimited:
