@@ -121,6 +121,7 @@ class Launcher:
 
 def _serve() -> None:
     from selfheal_remediator import __main__ as program
+    from selfheal_remediator.threads.runtime import REAL
 
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
@@ -141,7 +142,7 @@ def _serve() -> None:
                 return
             *orders, rest = (rest + data).split(b"\n")
             for order in orders:
-                _fork(program, json.loads(order), (wake, waker))
+                _fork(program, REAL.random, json.loads(order), (wake, waker))
 
 
 def _say(value: dict[str, int]) -> None:
@@ -159,7 +160,9 @@ def _reap() -> None:
         _say({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def _fork(program: Any, order: dict[str, Any], private: tuple[int, int]) -> None:
+def _fork(
+    program: Any, numbers: random.Random, order: dict[str, Any], private: tuple[int, int]
+) -> None:
     pid = os.fork()
     if pid:
         _say({"pid": pid})
@@ -176,6 +179,8 @@ def _fork(program: Any, order: dict[str, Any], private: tuple[int, int]) -> None
             os.dup2(source, target)
         os.environ.clear()
         os.environ.update(order["env"])
+        # Else all draw the same numbers, and give their Events the same names.
+        numbers.seed()
         random.seed()
         code = program.main(order["arguments"])
         sys.stdout.flush()
