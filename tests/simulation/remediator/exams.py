@@ -17,6 +17,7 @@ from tests.simulation.cluster.faulty_server import evictions, of
 from tests.simulation.cluster.messages import Json, Request
 from tests.simulation.remediator.exam import SOON, Exam, Kind, free_pods, has_budgets
 from tests.simulation.remediator.exams_of_ladders import OF_LADDERS, without_ladders
+from tests.simulation.remediator.exams_of_requests import OF_REQUESTS
 from tests.simulation.remediator.exams_of_workloads import OF_WORKLOADS
 from tests.simulation.remediator.invariants import Watcher, budget, kept
 from tests.simulation.remediator.invariants_of_causes import MOST, cordons
@@ -434,4 +435,5 @@ EXAMS = (
     Kind("nodes are bad one after the other", _many_there, _one_after_the_other, weight=4),
     Kind("a second fault is believed no more", _two_rules, _believed_no_more),
     *OF_WORKLOADS,
+    *OF_REQUESTS,
 )

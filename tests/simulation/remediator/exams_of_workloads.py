@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from selfheal_remediator.config import PODS_HUNG, Rule
 from selfheal_remediator.node.annotation import Phase
 from tests.simulation.cluster import objects
 from tests.simulation.cluster.autoscaler import ClusterAutoscaler
@@ -12,7 +13,7 @@ from tests.simulation.cluster.eviction import is_ready
 from tests.simulation.cluster.messages import Json
 from tests.simulation.remediator.exam import SOON, Exam, Kind
 from tests.simulation.remediator.problems import Problem
-from tests.simulation.remediator.states import state_of
+from tests.simulation.remediator.states import leader_of, state_of
 
 #: What TopoLVM's volumes name their node by.
 TOPOLOGY = "topology.topolvm.io/node"
@@ -191,6 +192,62 @@ def _stuck_rollout(exam: Exam) -> None:
         exam.problems.append(Problem("hung_pods_are_restarted", what))
 
 
+def _node_at_fault(exam: Exam) -> None:
+    """Pods of two applications are unhealthy on one node, and well elsewhere: the node is at fault,
+    and they are not restarted one by one. Its rule waits for longer than the exam lasts."""
+    pods, names = exam.world.pods, ("first", "second")
+    if not all(_app(exam, name, {"notReadyFor": "10s"}) for name in names):
+        return
+    places = [{pod["spec"]["nodeName"]: pod for pod in pods.of(name)} for name in names]
+    shared = sorted(set(places[0]) & set(places[1]))
+    if not shared or min(map(len, places)) < 2:
+        return
+    _follow_hung_pods(exam)
+    broken = [place[shared[0]] for place in places]
+    for pod in broken:
+        pods.break_ready(pod)
+    exam.wait(90.0)
+    there = {pod["metadata"]["uid"] for name in names for pod in pods.of(name)}
+    gone = [pod["metadata"]["name"] for pod in broken if pod["metadata"]["uid"] not in there]
+    if gone:
+        # features: "Unhealthy pods count against their node."
+        what = f"{gone} are restarted, though {shared[0]} is at fault"
+        exam.problems.append(Problem("pods_of_a_node_at_fault_stay", what))
+
+
+def _follow_hung_pods(exam: Exam) -> None:
+    """Other values: a rule is about nodes whose pods hang."""
+    rule = Rule.model_validate({"condition": PODS_HUNG, "for": "10m", "action": "drain"})
+    config = exam.config.model_copy(update={"rules": (*exam.config.rules, rule)})
+    exam.world.config = config
+    for replica in exam.world.replicas:
+        replica.config = config
+        if replica.remediator is not None:
+            replica.remediator.reconfigure(config)
+    exam.wait(5.0)
+
+
+def _policy_goes(exam: Exam) -> None:
+    """A policy is deleted: its series in the metrics end."""
+    name = "forgotten"
+    if not _app(exam, name, {"notReadyFor": "10s"}):
+        return
+    exam.person.delete("healingpolicies", "default", name)
+    exam.wait(30.0)
+    leader = leader_of(exam.world)
+    if leader is None or leader.remediator is None:
+        return
+    series = [
+        sample
+        for family in leader.remediator.metrics.healing.restarts.collect()
+        for sample in family.samples
+        if sample.labels.get("policy") == f"default/{name}"
+    ]
+    if series:
+        what = f"{len(series)} series of HealingPolicy default/{name}, which is deleted"
+        exam.problems.append(Problem("series_end_with_their_policy", what))
+
+
 OF_WORKLOADS = (
     Kind("pods ask to stay", _drains, _stays),
     Kind("devices are on one node alone", _alone, _has_no_room),
@@ -199,4 +256,6 @@ OF_WORKLOADS = (
     Kind("no restart helps", lambda _: True, _hopeless),
     Kind("all pods hang", lambda _: True, _all_hang),
     Kind("a rollout is stuck", lambda _: True, _stuck_rollout),
+    Kind("a policy is deleted", lambda _: True, _policy_goes),
+    Kind("a node is at fault for its pods", lambda exam: len(exam.healthy()) > 2, _node_at_fault),
 )
