@@ -348,10 +348,6 @@ class Settings(BaseSettings):
             )
         return found
 
-    def has_broker(self) -> bool:
-        """Whether any variable says where the broker is."""
-        return bool(self.amqp_uri or self.amqp_uri_file or self.amqp_host)
-
     def delay_queue(self, seconds: int) -> str:
         """The name of the ladder's queue that gives a message back after so many seconds."""
         return f"{self.queue_name}.retry.{seconds}s"

@@ -90,21 +90,14 @@ class Limits:
         self._requested = _RequestedPause()
         self._closed = False
 
-    def turn(
-        self,
-        deadline: float,
-        *,
-        longest_pause: float = math.inf,
-        given_up: Callable[[], bool] = _never,
-    ) -> Turn:
+    def turn(self, deadline: float, *, given_up: Callable[[], bool] = _never) -> Turn:
         """Wait until deadline for a turn, and have it for the block. Raises `LimitedError`.
 
-        Turns are given in the order in which they were asked for. longest_pause: a pause of the
-        server is waited for if at most so many seconds of it remain. given_up: the wait ends when
-        it returns True; `wake` has it checked. A pause that the server requests in the block
+        Turns are given in the order in which they were requested. given_up: the wait ends when it
+        returns True; `wake` has it checked. A pause that the server requests in the block
         (retry_after) applies to all calls, and an overload lowers the limit.
         """
-        return Turn(self, partial(self.enter, deadline, longest_pause, given_up), given_up)
+        return Turn(self, partial(self.enter, deadline, math.inf, given_up), given_up)
 
     def end(self, turn: Turn, error: BaseException | None) -> None:
         """A turn is over; see `turn`."""
@@ -197,7 +190,10 @@ class Limits:
             self._waiting.wake_all()
 
     def enter(self, deadline: float, longest_pause: float, given_up: Callable[[], bool]) -> float:
-        """Wait for a turn, as for `turn`; when the call may be sent. `end` must follow."""
+        """Wait for a turn, as for `turn`; when the call may be sent. `end` must follow.
+
+        longest_pause: a pause of the server is waited for if at most so many seconds of it remain.
+        """
         with self._lock:
             place: Condition | None = None
             try:
