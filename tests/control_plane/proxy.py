@@ -70,7 +70,8 @@ class Proxy:
         self._changes_only = changes_only
         self._lock = threading.Lock()
         self.seen: list[str] = []
-        #: Requests that the API server carried out, with the uid of the object in its answer.
+        #: Requests that the API server carried out, with the uid of the object in its answer;
+        #: not those of clients that ask for another format than JSON, as Helm does for Secrets.
         self.changed: list[tuple[str, str]] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
@@ -148,7 +149,8 @@ class Proxy:
                 handler.send_header(key, answer.headers[key])
         if "watch=true" not in handler.path:
             data = answer.read()
-            if handler.command != "GET" and answer.status < 300:
+            is_json = answer.headers.get("Content-Type", "").startswith("application/json")
+            if handler.command != "GET" and answer.status < 300 and is_json:
                 self._note(handler, data)
             handler.send_header("Content-Length", str(len(data)))
             handler.end_headers()

@@ -79,6 +79,16 @@ class Remediator:
 
         until(f"the log says {text!r}:\n{self.log}", look, patience)
 
+    def metric(self, line: str) -> float:
+        """The value of a metric, named with its labels; 0 when it is not there."""
+        port = self.log.partition("http port ")[2].split()[0]
+        answer = urllib3.request("GET", f"http://127.0.0.1:{port}/metrics")
+        for text in answer.data.decode().splitlines():
+            name, _, value = text.rpartition(" ")
+            if name == f"selfheal_remediator_{line}":
+                return float(value)
+        return 0.0
+
     def terminate(self) -> int:
         """SIGTERM; returns the exit status."""
         if self.process.poll() is None:
@@ -222,13 +232,7 @@ class Site:
 
     def metric(self, process: Remediator, line: str) -> float:
         """The value of a metric, named with its labels; 0 when it is not there."""
-        port = process.log.partition("http port ")[2].split()[0]
-        answer = urllib3.request("GET", f"http://127.0.0.1:{port}/metrics")
-        for text in answer.data.decode().splitlines():
-            name, _, value = text.rpartition(" ")
-            if name == f"selfheal_remediator_{line}":
-                return float(value)
-        return 0.0
+        return process.metric(line)
 
     def annotate_lease(self, key: str, value: str) -> None:
         """As `kubectl annotate lease` does."""
