@@ -84,6 +84,9 @@ OLD_IN_IDENTIFIERS = {
     r"poor(?:ly)?": "degraded",
     r"steer(?:s|ed|ing)?": "update_consumer",
     r"hands?_back": "requeue",
+    r"only_look": "passive",
+    r"(?:hang_look|look_later)": "check",
+    r"(?:requeue|warm_the)_rest": "remaining, others",
     r"doors?": "adapter",
     r"weakness(?:es)?": "vulnerability",
 }

@@ -104,7 +104,7 @@ class Settlement:
         queue = self._settings.queue_name
         self._send(work, Publication(queue, work.delivery.body, properties), "requeued")
 
-    def requeue_rest(self) -> None:
+    def requeue_remaining(self) -> None:
         """Return all whose outcome is not on its way: the grace period is over."""
         parked = self.publisher.take_parked()
         for work in self._in_flight:

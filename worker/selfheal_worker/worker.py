@@ -289,7 +289,7 @@ class Worker:
         done = not self._link.up or not unsettled
         phase = self._shutdown.advance(self._now(), done=done)
         if phase is ShutdownPhase.REQUEUEING:
-            self._settlement.requeue_rest()
+            self._settlement.requeue_remaining()
         elif phase is ShutdownPhase.CLOSING:
             if not done:
                 in_flight = len(self._in_flight)

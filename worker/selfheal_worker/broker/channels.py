@@ -22,7 +22,7 @@ Got = Callable[[Delivery | None], None]
 
 
 class Owner(Protocol):
-    """Whom the channels tell how they are."""
+    """Whom the channels notify of their state."""
 
     def channels_ready(self, epoch: int) -> None:
         """One may publish and consume."""
@@ -111,7 +111,7 @@ class Channels:
         self._owner.channels_useless(self._epoch, error)
 
     def abandon(self) -> list[Done]:
-        """The connection is lost, or given up; whom to tell that their publishes are lost."""
+        """The connection is lost, or given up; whom to notify that their publishes are lost."""
         self._abandoned = True
         self._subscription = None
         publishes = self._publishes.abandon() if self._publishes else []

@@ -52,7 +52,7 @@ class ConfirmChannel:
 
     def abandon(self) -> list[Done]:
         """Listen to the broker no longer: one that was given up speaks until its close is answered,
-        and counts its own tags. Whom to tell that their publishes are lost."""
+        and counts its own tags. Whom to notify that their publishes are lost."""
         self._abandoned = True
         return [waiting.done for waiting in self._unconfirmed.drain()]
 

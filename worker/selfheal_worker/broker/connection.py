@@ -223,7 +223,7 @@ class Link:
             self._down(error)
 
     def _down(self, error: BrokerError) -> None:
-        self.epoch += 1  # so that later words of the old connection are not heard
+        self.epoch += 1  # so that later reports of the old connection are ignored
         self._reconnecting.down()
         self.up = self.blocked = False
         channels, self._channels = self._channels, None

@@ -24,7 +24,7 @@ class Declaration:
     ) -> None:
         self._connection = connection
         self._left = deque(queues)
-        self._only_look = False
+        self._passive = False
         self._done: Callable[[BrokerError | None], None] | None = done
         self._open()
 
@@ -44,7 +44,7 @@ class Declaration:
         queue = self._left[0]
         self._channel.queue_declare(
             queue.name,
-            passive=self._only_look,
+            passive=self._passive,
             durable=True,
             arguments=dict(queue.arguments),
             callback=self._declared,
@@ -56,8 +56,8 @@ class Declaration:
 
     def _closed(self, _: Any, error: Any) -> None:
         forbidden = isinstance(error, amqp.ChannelClosed) and error.reply_code == 403
-        if self._left and forbidden and not self._only_look:
-            self._only_look = True
+        if self._left and forbidden and not self._passive:
+            self._passive = True
             self._open()
             return
         self._finish(refusal(self._left[0] if self._left else None, error))

@@ -1,4 +1,4 @@
-"""What a `Link` tells, and whom."""
+"""What a `Link` reports, and to whom."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Events(Protocol):
-    """What a `Link` tells; all called in its thread."""
+    """What a `Link` reports; all called in its thread."""
 
     def on_tick(self) -> None:
         """Called each `TICK` seconds, connected or not."""

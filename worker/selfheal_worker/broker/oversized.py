@@ -21,8 +21,8 @@ Sink = Callable[[bytes], None]
 # Bytes that may wait to be sent before no more are read, and for how long nothing is read then:
 # the broker's heartbeats are not read either, and a broker with an alarm takes nothing for long.
 _BACKLOG = 512 * 1024
-_LONGEST_HOLD = 5.0
-_LOOK = 0.01
+_LONGEST_STOP = 5.0
+_CHECK_AFTER = 0.01
 
 
 class Assembler:
@@ -84,16 +84,16 @@ class Throttle:
         """More was sent."""
         if self._resume is None and self._connection.backlog > _BACKLOG:
             self._resume = self._connection.hold_reading()
-            self._until = self._now() + _LONGEST_HOLD
+            self._until = self._now() + _LONGEST_STOP
             if self._resume is not None:
-                self._look_later()
+                self._check_later()
 
-    def _look_later(self) -> None:
-        self._connection.ioloop.call_later(_LOOK, self._look)
+    def _check_later(self) -> None:
+        self._connection.ioloop.call_later(_CHECK_AFTER, self._check_again)
 
-    def _look(self) -> None:
+    def _check_again(self) -> None:
         if self._connection.backlog > _BACKLOG and self._now() < self._until:
-            self._look_later()
+            self._check_later()
         elif self._resume is not None:
             resume, self._resume = self._resume, None
             resume()

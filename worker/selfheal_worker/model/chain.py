@@ -101,7 +101,7 @@ class Chain:
             wait=wait,
             now=self._options.runtime.monotonic,
         )
-        self._probes.warm_the_rest()
+        self._probes.warm_others()
         for at, member in enumerate(self.members):
             remaining = len(self.members) - 1 - at
             try:  # first: a model that is away has no room for it when it is back either

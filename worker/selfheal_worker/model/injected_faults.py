@@ -9,7 +9,7 @@ from selfheal_worker.model.errors import TransientError
 from selfheal_worker.runtime import REAL, Runtime
 
 # How soon a call continues that hung by an injected fault.
-_HANG_LOOK = 0.2
+_HANG_CHECK = 0.2
 
 
 def before_calls(
@@ -25,6 +25,6 @@ def before_calls(
                 raise TransientError("the model did not answer before the deadline")
         # As a driver or a socket without a time-out would: no deadline ends it.
         while hang_file is not None and hang_file.exists():
-            runtime.sleep(_HANG_LOOK)
+            runtime.sleep(_HANG_CHECK)
 
     return before

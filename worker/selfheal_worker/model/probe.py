@@ -62,7 +62,7 @@ class Probes:
         for member in self._members:
             if not member.warm:
                 member.circuit.change(_opened_if_closed)
-        self.warm_the_rest()
+        self.warm_others()
         return errors
 
     def usable(self, member: Member) -> bool:
@@ -74,7 +74,7 @@ class Probes:
         self._probe_in_background(member, seconds, probe)
         return False
 
-    def warm_the_rest(self) -> None:
+    def warm_others(self) -> None:
         """Fallbacks that were never ready are probed while the others answer."""
         for member in self._members[1:]:
             if not member.warm:
