@@ -14,6 +14,7 @@ MODULES = Path(__file__).with_name("modules")
 BUILD_ENVIRONMENT: Mapping[str, str] = {
     "CGO_ENABLED": "0",
     "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false",
+    "GOGC": "400",  # the compiler's own: an eighth faster, with 100 MB more memory
     "GOTOOLCHAIN": "local",
     "GOWORK": "off",
 }
@@ -24,6 +25,9 @@ ALIGNED = (
     *("kwok", "coredns", "metrics-server", "kube-state-metrics"),
     *("node-problem-detector", "helm", "helm3", "prometheus"),
 )
+
+# Programs whose speed shows in a cluster; the others start a minute sooner without inlining.
+_OPTIMIZED = ("kubernetes", "ollama")
 
 _STRIPPED = "-s -w"
 # With all libraries inside, so that it runs in an image whatever machine it was built on.
@@ -187,6 +191,12 @@ def link_flags(recipe: Recipe, version: str) -> str:
     )
 
 
+def compile_flags(recipe: Recipe) -> str:
+    """The Go compiler's flags for all packages. What would describe the program to a debugger
+    is left out: the linker strips it anyway (`-s -w`)."""
+    return "all=-dwarf=false" if recipe.module in _OPTIMIZED else "all=-dwarf=false -l"
+
+
 def key(recipe: Recipe, version: str, go_version: str, sources: Mapping[str, bytes]) -> str:
     """The cache folder of a built part: its version and a hash of all that the result depends on.
 
@@ -199,6 +209,7 @@ def key(recipe: Recipe, version: str, go_version: str, sources: Mapping[str, byt
         recipe.source_module,
         recipe.folder,
         link_flags(recipe, version),
+        compile_flags(recipe) if recipe.package else "",
         go_version if recipe.package else "",
         f"{platform.system()}/{platform.machine()}",
         *(f"{name}={value}" for name, value in sorted(BUILD_ENVIRONMENT.items())),
