@@ -200,7 +200,7 @@ def _move(folder: Path, final: Path) -> None:
 
 def _compile(recipe: Recipe, output: Path, toolchain: Toolchain) -> None:
     flags = link_flags(recipe, pin("go", recipe.module))
-    arguments = ["build", "-gcflags", compile_flags(recipe), "-ldflags", flags, "-o", str(output)]
+    arguments = ["build", "-ldflags", flags, "-o", str(output), "-gcflags", compile_flags(recipe)]
     if tags := recipe.native.tags if recipe.native else recipe.tags:
         arguments += ["-tags", tags]
     _go(recipe, toolchain, *arguments, recipe.package)
